@@ -295,9 +295,9 @@ class EmbeddedConsumer(_Reader):
             cursors = raw.execute("SELECT partition, committed, member FROM cursors WHERE topic = ? AND name = ?", self._ours).fetchall()
             mine = {partition: committed for partition, committed, member in cursors if member == self._member}
             free = {partition: committed for partition, committed, member in cursors if member not in members}
-            share = _share(len(cursors), len(members), members.index(self._member))
-            given = self._give(raw, mine, len(mine) - share)
-            taken = self._take(raw, free, share - len(mine))
+            fair = share(len(cursors), len(members), members.index(self._member))
+            given = self._give(raw, mine, len(mine) - fair)
+            taken = self._take(raw, free, fair - len(mine))
             if changed or given:
                 self._raise_generation(raw)
             self._generation = self._generation_now()
@@ -348,7 +348,7 @@ class EmbeddedConsumer(_Reader):
         logger.warning("commit came too late, the partition has another member", extra={"topic": self._topic, "partition": partition})
 
 
-def _share(partitions: int, members: int, rank: int) -> int:
+def share(partitions: int, members: int, rank: int) -> int:
     """How many partitions the member at `rank` (0-based) of the sorted members gets; shares differ by at most one."""
     return partitions // members + (rank < partitions % members)
 

@@ -17,7 +17,7 @@ from core.errors import Corrupt, Unavailable
 
 VERSION: Final = 1
 BUSY_SECONDS: Final = 30.0
-_LOOK_FIRST, _LOOK_LAST = 0.001, 0.008  # seconds between two looks at data_version: short after news, longer when it is quiet
+_LOOK_FIRST, _LOOK_LAST = 0.001, 0.005  # seconds between two looks at data_version: short after news, longer when it is quiet
 
 # One sequence for all topics: what is committed later has the larger number, so a reader that remembers a number misses nothing.
 # AUTOINCREMENT: a number is never given twice, even after the newest row was compacted away.

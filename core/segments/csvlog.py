@@ -19,7 +19,7 @@ from typing import Final, Self
 Value = str | int | float | datetime | None
 
 _SEEN: Final = ("url", "page_url", "status", "content_type", "width", "height", "bytes", "md5", "sha256")
-IMAGES: Final = (*_SEEN, "last_modified", "alt", "credit", "offset", "crawled_at")
+IMAGES: Final = (*_SEEN, "last_modified", "alt", "credit", "offset", "crawled_at", "outcome", "reason")
 VIDEOS: Final = IMAGES
 """The same columns: width, height and offset are empty where unknown."""
 DOCUMENTS: Final = IMAGES

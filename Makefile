@@ -1,0 +1,55 @@
+# Everything runs from .venv; nothing is installed outside of this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test lint bench bench-crawl bench-copies lock clean install install-dev
+
+install: $(VENV)/.demo
+install-dev: $(VENV)/.dev
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("filigrane needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "installing filigrane and what its demo needs into $(VENV) ..."
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/python
+	@echo "installing filigrane and what its tests need into $(VENV) ..."
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: install
+	$(BIN)/python -m filigrane.demo $(if $(ONCE),--once)
+
+test: install-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: bench-crawl bench-copies
+
+bench-crawl: install-dev
+	$(BIN)/python -m bench.crawl $(if $(SITE),--site $(SITE)) $(if $(QUICK),--quick)
+
+bench-copies: install-dev
+	$(BIN)/python -m bench.copies $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(DISTRACTORS),--distractors $(DISTRACTORS)) $(if $(QUICK),--quick)
+
+# New locks: hashes, no addresses, the same file for every platform.
+lock: $(BIN)/python
+	$(PIP) install uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --extra demo --extra build -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --extra dev --extra build -o requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

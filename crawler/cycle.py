@@ -1,0 +1,381 @@
+"""One crawl of a session: answers become records, pictures and pages go to segments, and a closing cuts what is to be stored.
+
+Nothing here waits or fetches: the worker calls in with answers and takes tasks and closings out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from core.clock import Clock
+from core.imageinfo import extension, image_info, sniff
+from core.leases import Held
+from core.models import CrawlSession, Segment
+from core.segments.tar import TarSegment
+from core.segments.warc import WarcSegment
+from core.urls import normalise, origin, registrable_domain
+from crawler.download import Exchange
+from crawler.extract import Extracted, extract
+from crawler.frontier import Announcement, Frontier, Task
+from crawler.journal import Entry, Image, Journal, Page, Piece, Pointer, Record, Skip
+from crawler.publish import Closing, LocalSegment
+from crawler.robots import Robots
+
+SEGMENT_BYTES: Final = 8 << 20
+WARC_PATIENCE: Final = 6
+"""A WARC segment stays open this many times as long as a TAR segment."""
+MAX_DEPTH: Final = 20
+MAX_HOPS: Final = 10
+MAX_TRIES: Final = 2
+PAGE_TYPES: Final = frozenset({"text/html", "application/xhtml+xml"})
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a cycle is, as its start or a replay left it."""
+
+    records: int = 0
+    elapsed: float = 0.0
+    pages: int = 0
+    next_seq: dict[str, int] = field(default_factory=lambda: {"tar": 0, "warc": 0, "journal": 0})
+    tar_keys: dict[int, str] = field(default_factory=dict)
+
+
+class Cycle:
+    """A running cycle. Used by the worker's event loop alone."""
+
+    def __init__(
+        self,
+        session: CrawlSession,
+        held: Held,
+        frontier: Frontier,
+        progress: Progress,
+        *,
+        folder: Path,
+        journal: Journal,
+        clock: Clock,
+        agent: str,
+        segment_seconds: float,
+    ) -> None:
+        self.session = session
+        self.held = held
+        self.frontier = frontier
+        self.progress = progress
+        self.agent = session.user_agent or agent
+        self._folder = folder
+        self._journal = journal
+        self._clock = clock
+        self._segment_seconds = segment_seconds
+        self._started = clock.monotonic() - progress.elapsed
+        self._records: list[Record] = []
+        self._announcements: list[Announcement] = []
+        self._tar: TarSegment | None = None
+        self._warc: WarcSegment | None = None
+        self._tar_opened = self._warc_opened = 0.0
+        self.in_flight = 0
+        """Requests that were handed out and not answered."""
+        self.unstored = 0
+        """Closings that are not stored yet."""
+        self.ending = ""
+        """Why the cycle ends; empty while it runs."""
+        self.lost = False
+        """Dropped: another holder, or deleted."""
+        self.storing = asyncio.Lock()
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.session.id, self.session.cycle_count
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of crawling so far, over all processes that ran this cycle."""
+        return self._clock.monotonic() - self._started
+
+    def has_work(self) -> bool:
+        """Whether something waits that this cycle may still ask for."""
+        return any(self._pages_left() or task.kind == "image" for task in self.frontier.unfinished())
+
+    # --- what to fetch
+
+    def next(self, domain: str, robots: Mapping[str, Robots | None]) -> Task | None:
+        """The next task on a domain that robots.txt allows; the robots.txt itself when it is not known yet (None = being fetched)."""
+        while task := self.frontier.take(domain, pages=self._pages_left()):
+            if task.kind == "page":
+                self.progress.pages += 1
+            if task.kind == "robots" or not self.session.robots:
+                return task
+            site = origin(task.address)
+            rules = robots.get(site)
+            if rules is not None and rules.allowed(task.address, self.agent):
+                return task
+            if rules is None:
+                self._give_back(task)
+                return None if site in robots else Task("robots", f"{site}/robots.txt", task.address)
+            self._skip(task, rules.refusal)
+        return None
+
+    def _pages_left(self) -> bool:
+        return self.session.max_pages is None or self.progress.pages < self.session.max_pages
+
+    def _give_back(self, task: Task) -> None:
+        if task.kind == "page":
+            self.progress.pages -= 1
+        self.frontier.give_back(task)
+
+    def abandon(self, task: Task) -> None:
+        """It was handed out and never sent."""
+        if task.kind != "robots":
+            self._give_back(task)
+
+    def _skip(self, task: Task, reason: str) -> None:
+        self._record(task, Skip(task.url, task.referrer, reason, task.kind == "image"))
+
+    def refuse(self, task: Task, reason: str) -> None:
+        """Its address may not be asked."""
+        if task.kind == "robots":
+            self.frontier.done(task)
+        else:
+            self._skip(task, reason)
+
+    def skip_rest(self, reason: str) -> None:
+        """The cycle ends: what still waits is for the next one."""
+        for task in list(self.frontier.unfinished()):
+            why = "budget" if task.kind == "page" and not self._pages_left() else reason
+            self._record(task, Skip(task.url, task.referrer, why, task.kind == "image"))
+
+    # --- what was answered
+
+    def wants(self, task: Task, status: int, content_type: str) -> bool:
+        """Whether the body of this answer is worth reading, as far as its head tells."""
+        if task.kind == "robots" or status >= 300:
+            return True
+        if task.kind == "image":
+            return not content_type.startswith("text/")
+        return content_type in PAGE_TYPES or content_type.startswith("image/") or not content_type
+
+    def answered(self, task: Task, exchange: Exchange) -> None:
+        """Files an answer."""
+        if task.kind == "image":
+            self._image(task, exchange)
+        else:
+            self._page(task, exchange)
+
+    def failed(self, task: Task, reason: str) -> None:
+        """Files that no answer came. A page is asked for once more, last."""
+        at = self._clock.now().timestamp()
+        if task.kind == "image":
+            self._record(task, Image(task.url, task.referrer, "failed", at, self.elapsed, task.alt, reason=reason))
+            return
+        retry = task.kind == "page" and task.failures + 1 < MAX_TRIES
+        self._record(
+            task,
+            Page(
+                task.address, task.referrer, task.depth, "failed", at, self.elapsed,
+                reason=reason, hops=task.hops, robots=task.kind == "robots", retry=retry,
+            ),
+        )  # fmt: skip
+
+    def _page(self, task: Task, exchange: Exchange) -> None:
+        content_type = exchange.content_type or (sniff(exchange.decoded) or "")
+        refused = exchange.refused or (content_type not in PAGE_TYPES and not content_type.startswith("image/") and not _is_hop(exchange))
+        is_page = task.kind == "page"
+        refused = is_page and bool(refused) and exchange.status < 300
+        outcome = "refused" if refused else "truncated" if exchange.truncated else "fetched"
+        found = self._look(task, exchange, content_type) if is_page and exchange.status == 200 and not refused else Extracted.nothing()
+        links, skipped = self._sort_links(task, found)
+        target, why = self._redirect(task, exchange)
+        if why:
+            skipped.append((target, why))
+        self._record(
+            task,
+            Page(
+                task.address, task.referrer, task.depth, outcome, self._at(exchange), self.elapsed, exchange.status, content_type,
+                len(exchange.body), hashlib.sha256(exchange.body).hexdigest(), exchange.header("etag"), exchange.header("last-modified"),
+                reason="type" if refused else exchange.truncated or "", warc=None if refused else self._archive(task, exchange),
+                redirect="" if why or not is_page else target, hops=task.hops, robots=not is_page, links=tuple(links),
+                images=found.images, videos=found.videos, documents=found.documents, skipped=tuple(skipped),
+            ),
+        )  # fmt: skip
+        if is_page and exchange.status == 200 and content_type.startswith("image/"):
+            self._image(Task("image", task.url, task.referrer), exchange)
+
+    def _look(self, task: Task, exchange: Exchange, content_type: str) -> Extracted:
+        if content_type not in PAGE_TYPES:
+            return Extracted.nothing()
+        return extract(exchange.decoded, exchange.header("content-type"), task.address)
+
+    def _sort_links(self, task: Task, found: Extracted) -> tuple[list[str], list[tuple[str, str]]]:
+        """(links to follow, links that are never requested and why)"""
+        if found.nofollow and self.session.robots:
+            return [], [(url, "nofollow") for url in found.links]
+        links: list[str] = []
+        skipped: list[tuple[str, str]] = []
+        too_deep = task.depth >= (MAX_DEPTH if self.session.max_depth is None else self.session.max_depth)
+        for url in found.links:
+            if registrable_domain(url) != self.session.domain:
+                skipped.append((url, "scope"))
+            elif too_deep and not self.frontier.knows(url):
+                skipped.append((url, "depth"))
+            else:
+                links.append(url)
+        return links, skipped
+
+    def _redirect(self, task: Task, exchange: Exchange) -> tuple[str, str]:
+        """(where a hop leads, why it is not followed)"""
+        if not _is_hop(exchange):
+            return "", ""
+        location = exchange.header("location")
+        target = normalise(location, task.address)
+        if target is None:
+            return location[:2048], "url"
+        if task.kind == "page" and registrable_domain(target) != self.session.domain:
+            return target, "scope"
+        return target, "redirects" if task.hops >= MAX_HOPS else ""
+
+    def robots_redirect(self, task: Task, exchange: Exchange) -> str:
+        """Where a robots.txt has moved to; empty = nowhere."""
+        target, why = self._redirect(task, exchange)
+        return "" if why else target
+
+    def _archive(self, task: Task, exchange: Exchange) -> Pointer:
+        if self._warc is None:
+            self._warc = WarcSegment(self._path("warc"), software=self.agent)
+            self._warc_opened = self._clock.monotonic()
+        offset, length = self._warc.add_exchange(
+            task.address,
+            exchange.at,
+            exchange.request_head,
+            exchange.response_head,
+            exchange.body,
+            truncated=exchange.truncated,
+            ip=exchange.ip,
+        )
+        return Pointer(self.progress.next_seq["warc"], offset, length)
+
+    def _image(self, task: Task, exchange: Exchange) -> None:
+        target, why = self._redirect(task, exchange)
+        if target and not why:
+            self.frontier.follow(task, target)
+            return
+        kind = sniff(exchange.decoded) if exchange.status == 200 else None
+        reason = why or _why_no_picture(exchange, kind)
+        base = Image(
+            task.url, task.referrer, "refused" if reason and exchange.status == 200 else "fetched", self._at(exchange), self.elapsed,
+            task.alt, exchange.status, exchange.content_type, bytes=None if exchange.refused else len(exchange.body),
+            last_modified=exchange.header("last-modified"), reason=reason,
+        )  # fmt: skip
+        self._record(task, base if reason or kind is None else self._store_picture(base, exchange.decoded, kind))
+
+    def _store_picture(self, base: Image, data: bytes, kind: str) -> Image:
+        info = image_info(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return Image(
+            base.url, base.page_url, base.outcome, base.at, base.elapsed, base.alt, base.status, kind, info.width, info.height, len(data),
+            hashlib.md5(data, usedforsecurity=False).hexdigest(), sha256, base.last_modified, info.credit or "",
+            tar=self.frontier.stored_bytes(sha256) or self._keep(sha256, data, kind, base.at),
+        )  # fmt: skip
+
+    def _keep(self, sha256: str, data: bytes, kind: str, at: float) -> Pointer:
+        if self._tar is None:
+            self._tar = TarSegment(self._path("tar"))
+            self._tar_opened = self._clock.monotonic()
+        offset, length = self._tar.add(f"{sha256}.{extension(kind)}", data, int(at))
+        return Pointer(self.progress.next_seq["tar"], offset, length)
+
+    def _path(self, kind: str) -> Path:
+        return local_path(self._folder, *self.key, kind, self.progress.next_seq[kind])
+
+    def _at(self, exchange: Exchange) -> float:
+        return exchange.at.timestamp()
+
+    def _record(self, task: Task, record: Record) -> None:
+        """Segment bytes first, then the journal, then the frontier: a record never points to what is not there."""
+        for segment in (self._tar, self._warc):
+            if segment is not None:
+                segment.flush()
+        self._journal.append(Entry(*self.key, self.held.epoch, self.progress.records, record))
+        self.progress.records += 1
+        self._records.append(record)
+        self._announcements.extend(self.frontier.apply(record))
+        self.frontier.done(task)
+
+    # --- what is to be stored
+
+    def sync(self) -> None:
+        """Makes the open segments durable."""
+        for segment in (self._tar, self._warc):
+            if segment is not None:
+                segment.sync()
+
+    def closing_due(self) -> bool:
+        """Whether a segment is full or has been open long enough; a cycle's first picture closes at once."""
+        now = self._clock.monotonic()
+        tar = self._tar is not None and (
+            self._tar.size >= SEGMENT_BYTES or now - self._tar_opened >= self._segment_seconds or self.progress.next_seq["tar"] == 0
+        )
+        return tar or self._warc_due(now)
+
+    def _warc_due(self, now: float) -> bool:
+        patience = WARC_PATIENCE * self._segment_seconds
+        return self._warc is not None and (self._warc.size >= SEGMENT_BYTES or now - self._warc_opened >= patience)
+
+    def close_segments(self, *, everything: bool = False) -> Closing | None:
+        """Cuts a piece and closes the open TAR segment, and the WARC segment when it is due or everything is."""
+        if not self._records:
+            return None
+        segments = []
+        if self._tar is not None:
+            segments.append(self._close("tar", self._tar))
+            self._tar = None
+        if self._warc is not None and (everything or self._warc_due(self._clock.monotonic())):
+            segments.append(self._close("warc", self._warc))
+            self._warc = None
+        piece = Piece(self.progress.records - len(self._records), tuple(self._records))
+        closing = Closing(self.progress.next_seq["journal"], piece, tuple(segments), tuple(self._announcements))
+        self.progress.next_seq["journal"] += 1
+        self._records, self._announcements = [], []
+        return closing
+
+    def _close(self, kind: str, segment: TarSegment | WarcSegment) -> LocalSegment:
+        segment.close()
+        local = LocalSegment(kind, self.progress.next_seq[kind], self._path(kind))
+        self.progress.next_seq[kind] += 1
+        return local
+
+    def stored(self, rows: list[Segment]) -> None:
+        """The rows of a closing are committed."""
+        self.progress.tar_keys.update({row.seq: row.key for row in rows if row.kind == "tar"})
+
+    def drop(self) -> None:
+        """The lease is lost or the session deleted: nothing of what is still open counts."""
+        for segment in (self._tar, self._warc):
+            if segment is not None:
+                segment.close()
+        self._tar = self._warc = None
+        self._records, self._announcements = [], []
+        self.lost = True
+        for path in self._folder.glob(f"{self.key[0]}-{self.key[1]}-*"):
+            path.unlink(missing_ok=True)
+
+
+def local_path(folder: Path, session: int, cycle: int, kind: str, seq: int) -> Path:
+    """Where the worker keeps a segment until it is stored."""
+    return folder / f"{session}-{cycle}-{seq:06d}.{kind}"
+
+
+def _is_hop(exchange: Exchange) -> bool:
+    return exchange.status in (301, 302, 303, 307, 308) and bool(exchange.header("location"))
+
+
+def _why_no_picture(exchange: Exchange, kind: str | None) -> str:
+    """Why the answer to an image request is not kept; empty = it is a picture, or an error status that speaks for itself."""
+    if exchange.status != 200:
+        return ""
+    if exchange.refused or exchange.truncated:
+        return {"length": "size"}.get(str(exchange.truncated), str(exchange.refused or exchange.truncated))
+    return "" if kind is not None and kind.startswith("image/") else "not_an_image"

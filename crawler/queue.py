@@ -1,0 +1,161 @@
+"""Which request comes next: fair between sessions, polite to domains. This is what Scrapy sees as its scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Self
+
+from scrapy import Request, Spider
+from scrapy.core.scheduler import BaseScheduler
+from scrapy.crawler import Crawler
+
+from core.urls import registrable_domain
+from crawler.cycle import Cycle
+from crawler.frontier import Task
+from crawler.politeness import Politeness
+from crawler.robots import Robots
+
+MAX_UNSTORED = 4
+"""Closings of a session that may wait for the store before its crawl waits too."""
+
+
+class Dispatcher:
+    """Hands out tasks: a heap of the times at which domains may be asked, and in each domain the sessions in turn."""
+
+    def __init__(
+        self, politeness: Politeness, robots: Mapping[str, Robots | None], may: Callable[[str], bool], monotonic: Callable[[], float]
+    ) -> None:
+        self._politeness = politeness
+        self._robots = robots
+        self._may = may
+        self._monotonic = monotonic
+        self._heap: list[tuple[float, str]] = []
+        self._queued: set[str] = set()
+        self._turns: dict[str, deque[Cycle]] = {}
+        self.wanted: set[str] = set()
+        """Domains with work for which no lease is held."""
+
+    def join(self, cycle: Cycle) -> None:
+        """The cycle has new work on some domains."""
+        for domain in cycle.frontier.fresh_domains():
+            turns = self._turns.setdefault(domain, deque())
+            if cycle not in turns:
+                turns.append(cycle)
+            self.wake(domain)
+
+    def leave(self, cycle: Cycle) -> None:
+        for turns in self._turns.values():
+            if cycle in turns:
+                turns.remove(cycle)
+
+    def in_use(self, domain: str) -> bool:
+        """Whether a running cycle has work there."""
+        return any(cycle.frontier.waits_for(domain) or cycle.in_flight for cycle in self._turns.get(domain, ()))
+
+    def wake(self, domain: str, at: float = 0.0) -> None:
+        if domain not in self._queued:
+            self._queued.add(domain)
+            heapq.heappush(self._heap, (at, domain))
+
+    def next_time(self) -> float | None:
+        """When to ask again, in monotonic seconds."""
+        return self._heap[0][0] if self._heap else None
+
+    def next(self) -> tuple[Cycle, Task] | None:
+        """A task that may be fetched now."""
+        now = self._monotonic()
+        while self._heap and self._heap[0][0] <= now:
+            _, domain = heapq.heappop(self._heap)
+            self._queued.discard(domain)
+            if not self._may(domain):
+                self.wanted.add(domain)
+            elif picked := self._pick(domain, now):
+                return picked
+        return None
+
+    def _pick(self, domain: str, now: float) -> tuple[Cycle, Task] | None:
+        clock = self._politeness.clock(domain)
+        allowed = clock.allowed_at(now, self.delay(domain))
+        if allowed is None:
+            return None
+        if allowed > now:
+            self.wake(domain, allowed)
+            return None
+        later = float("inf")
+        turns = self._turns.get(domain, deque())
+        for _ in range(len(turns)):
+            cycle = turns[0]
+            turns.rotate(-1)
+            at = clock.session_allowed_at(cycle.session.id, cycle.session.download_delay)
+            if cycle.ending or cycle.unstored >= MAX_UNSTORED:
+                continue
+            if at > now:
+                later = min(later, at)
+            elif task := cycle.next(domain, self._robots):
+                cycle.in_flight += 1
+                clock.started()
+                self.wake(domain)
+                return cycle, task
+        if later < float("inf"):
+            self.wake(domain, later)
+        return None
+
+    def ended(self, cycle: Cycle, task: Task, sent_at: float) -> None:
+        """The request is over (answered, failed, or never sent)."""
+        domain = registrable_domain(task.address)
+        cycle.in_flight -= 1
+        self._politeness.clock(domain).ended(cycle.session.id, sent_at, self.delay(domain, cycle))
+        self.wake(domain)
+
+    def delay(self, domain: str, asker: Cycle | None = None) -> float:
+        """Between two requests to the domain, as its running sessions and robots.txt have it."""
+        running = [cycle.session.download_delay for cycle in self._turns.get(domain, ()) if not cycle.ending]
+        if asker is not None:
+            running.append(asker.session.download_delay)
+        return self._politeness.clock(domain).delay(running)
+
+
+class SessionQueue(BaseScheduler):
+    """Scrapy's scheduler seam: the dispatcher's tasks as requests. Nothing is enqueued through it; the frontiers hold what waits."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        return cls(crawler)
+
+    def open(self, spider: Spider) -> None:
+        self._worker = spider.worker  # type: ignore[attr-defined]
+        self._worker.poke = self.poke
+
+    def has_pending_requests(self) -> bool:
+        """The engine stays open until the worker stops it."""
+        return True
+
+    def enqueue_request(self, request: Request) -> bool:
+        raise NotImplementedError(f"the spider yields no requests, yet {request.url} came")
+
+    def next_request(self) -> Request | None:
+        picked = self._worker.dispatcher.next()
+        if picked is None:
+            self._wait()
+            return None
+        return self._worker.spider.request(*picked)  # type: ignore[no-any-return]
+
+    def poke(self) -> None:
+        """Makes the engine ask again."""
+        slot = self._crawler.engine._slot if self._crawler.engine else None  # the engine offers no public way
+        if slot is not None:
+            slot.nextcall.schedule()
+
+    def _wait(self) -> None:
+        at = self._worker.dispatcher.next_time()
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(max(at, loop.time()), self.poke) if at is not None else None

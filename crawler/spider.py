@@ -1,0 +1,87 @@
+"""What Scrapy runs: one spider for all sessions. It turns tasks into requests and gives every answer to the worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scrapy import Request, Spider
+from scrapy.crawler import Crawler
+from scrapy.http import Response
+from twisted.python.failure import Failure
+
+from crawler.cycle import Cycle
+from crawler.download import fetched
+from crawler.frontier import Task
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from crawler.worker import Worker
+
+PAGE_BYTES = 8 << 20
+IMAGE_BYTES = 64 << 20
+ROBOTS_BYTES = 512 << 10
+
+_LIMITS = {"page": PAGE_BYTES, "image": IMAGE_BYTES, "robots": ROBOTS_BYTES}
+
+SETTINGS: dict[str, Any] = {
+    "TWISTED_REACTOR_ENABLED": False,
+    "SCHEDULER": "crawler.queue.SessionQueue",
+    "DOWNLOAD_HANDLERS": {"http": "crawler.download.LeanHandler", "https": "crawler.download.LeanHandler"},
+    # Politeness, redirects, robots.txt, retries and decoding are ours: they have to be journalled.
+    "DOWNLOAD_DELAY": 0,
+    "CONCURRENT_REQUESTS": 0,
+    "CONCURRENT_REQUESTS_PER_DOMAIN": 1_000_000,
+    "DOWNLOADER_MIDDLEWARES_BASE": {},
+    "SPIDER_MIDDLEWARES_BASE": {},
+    "EXTENSIONS_BASE": {},
+    "CONCURRENT_ITEMS": 1,
+    "LOG_ENABLED": False,
+    "STATS_DUMP": False,
+    "TELNETCONSOLE_ENABLED": False,
+    "REMOTE_CONTROL_ENABLED": False,
+}
+
+
+class SessionSpider(Spider):
+    """Lives as long as the worker."""
+
+    name = "filigrane"
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__()
+        self.worker = worker
+        worker.spider = self
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> SessionSpider:
+        spider = cls(*args, **kwargs)
+        spider._set_crawler(crawler)
+        return spider
+
+    async def start(self) -> AsyncIterator[Any]:
+        """Nothing to start with: the queue has what is to be fetched."""
+        for request in ():
+            yield request
+
+    def request(self, cycle: Cycle, task: Task) -> Request:
+        """A task as Scrapy's request; `address` is what the handler asks for, byte by byte."""
+        meta = {
+            "cycle": cycle,
+            "task": task,
+            "address": task.address,
+            "timeout": cycle.session.download_timeout,
+            "max_bytes": _LIMITS[task.kind],
+            "accept": lambda status, content_type: cycle.wants(task, status, content_type),
+            "download_slot": "all",
+        }
+        headers = {"User-Agent": cycle.agent}
+        return Request(task.address, callback=self.answered, errback=self.failed, meta=meta, headers=headers, dont_filter=True)
+
+    def answered(self, response: Response) -> None:
+        self.worker.answered(response.meta["cycle"], response.meta["task"], fetched(response))
+
+    def failed(self, failure: Failure) -> None:
+        meta = failure.request.meta  # type: ignore[attr-defined]
+        assert failure.value is not None
+        self.worker.failed(meta["cycle"], meta["task"], failure.value)

@@ -1,0 +1,431 @@
+"""One crawler process: takes domains, runs their sessions in one Scrapy engine, stores what they find, and ends their cycles."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+from scrapy.crawler import Crawler
+from scrapy.settings import Settings
+
+from core.errors import AddressRefused, Conflict, FiligraneError, NotFound, StaleLease
+from core.events import SESSIONS
+from core.leases import Held
+from core.models import CrawlSession
+from core.repo import crawls
+from core.services import Services
+from core.telemetry import counter
+from core.urls import origin, registrable_domain
+from crawler import artifacts, publish
+from crawler.cycle import MAX_HOPS, Cycle, Progress
+from crawler.download import DownloadError, Exchange
+from crawler.frontier import Frontier, Task
+from crawler.holdings import TTL, Holdings
+from crawler.journal import Entry, Journal
+from crawler.politeness import Politeness
+from crawler.publish import Closing
+from crawler.queue import Dispatcher
+from crawler.recover import recover
+from crawler.robots import Robots
+from crawler.spider import SETTINGS, SessionSpider
+
+AGENT: Final = "filigrane/0.1 (+https://github.com/filigrane/filigrane)"
+TICK: Final = 0.05
+LOOK: Final = 1.0
+"""Seconds between looks at the database for sessions that wait, are paused or deleted."""
+REFUSED_FOR: Final = 2.0
+"""Seconds before a lease that somebody else has is asked for again."""
+DRAIN: Final = 20.0
+ROBOTS_HOURS: Final = 24.0
+BACK_OFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+log = structlog.get_logger()
+requests_total = counter("filigrane_crawler_requests_total", "Requests by kind and outcome.", ["kind", "outcome"])
+closings_total = counter("filigrane_crawler_closings_total", "Closings by what became of them.", ["outcome"])
+sends_total = counter("filigrane_crawler_sends_total", "Pieces whose messages were published, or left to heal.", ["outcome"])
+
+
+T = TypeVar("T")
+
+
+class Worker:
+    """Owns the event loop's side of everything; blocking calls run in its threads."""
+
+    spider: SessionSpider
+    poke: Callable[[], None]
+
+    def __init__(self, services: Services, folder: Path, name: str, stop: threading.Event) -> None:
+        self._services = services
+        self._folder = folder
+        self._stop = stop
+        self._threads = ThreadPoolExecutor(8, thread_name_prefix="store")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._journal = Journal(folder)
+        self._robots: dict[str, Robots | None] = {}
+        self._robots_until: dict[str, float] = {}
+        self._politeness = Politeness()
+        self._refused_until: dict[str, float] = {}
+        self._news = threading.Event()
+        self._draining = False
+        self.cycles: dict[int, Cycle] = {}
+        self.holdings = Holdings(services, name)
+        self.dispatcher = Dispatcher(self._politeness, self._robots, self.holdings.may, services.clock.monotonic)
+        self.poke = lambda: None
+
+    # --- the life of the process
+
+    async def run(self) -> None:
+        """Until told to stop; then drains."""
+        settings = Settings(SETTINGS)
+        settings.set("FILIGRANE_ALLOW_NETWORKS", list(self._services.settings.allow_networks))
+        crawler = Crawler(SessionSpider, settings)
+        engine = asyncio.create_task(crawler.crawl_async(self))
+        threading.Thread(target=self._listen, name="sessions", daemon=True).start()
+        jobs = [
+            asyncio.create_task(self._every(seconds, job))
+            for seconds, job in ((TICK, self._tick), (LOOK, self._look), (TTL / 4, self._renew), (TICK, self._want))
+        ]
+        while not self._stop.is_set() and not engine.done():
+            await asyncio.sleep(TICK)
+        await self._drain()
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        if not engine.done():
+            await crawler.stop_async()
+        await engine
+        for domain in self.holdings.domains():
+            await self._thread(self.holdings.release, domain)
+        self._journal.close()
+        self._threads.shutdown()
+
+    async def _every(self, seconds: float, job: Callable[[], object]) -> None:
+        while True:
+            try:
+                result = job()
+                if asyncio.iscoroutine(result):
+                    await result
+            except FiligraneError as error:
+                log.warning("crawler.job_failed", job=getattr(job, "__name__", ""), code=error.code, details=error.details)
+            except Exception:
+                log.exception("crawler.job_failed", job=getattr(job, "__name__", ""))
+            await asyncio.sleep(seconds)
+
+    async def _thread(self, call: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *args))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _listen(self) -> None:
+        """`sessions` messages only hurry the next look at the database, which is the truth."""
+        follower = self._services.bus.follow(SESSIONS, "latest")
+        while not self._stop.is_set():
+            if follower.poll(0.5):
+                self._news.set()
+        follower.close()
+
+    # --- sessions come
+
+    async def _look(self) -> None:
+        """Begins what waits; ends what was paused or deleted."""
+        if self._draining:
+            return
+        waiting = await self._thread(self._waiting)
+        for session in waiting:
+            if session.id not in self.cycles and self._services.clock.monotonic() >= self._refused_until.get(session.domain, 0.0):
+                await self._begin(session)
+        for cycle in list(self.cycles.values()):
+            await self._check(cycle)
+
+    def _waiting(self) -> list[CrawlSession]:
+        with self._services.database.read() as tx:
+            return crawls.waiting(tx, 1000)
+
+    async def _begin(self, session: CrawlSession) -> None:
+        mine = self.holdings.held(session.domain)
+        held = mine or await self._thread(self.holdings.acquire, session.domain)
+        if held is None:
+            self._refused_until[session.domain] = self._services.clock.monotonic() + REFUSED_FOR
+            return
+        if mine is None and held.epoch > 1:
+            self._politeness.taken_over(session.domain, self._services.clock.monotonic(), session.download_delay)
+        try:
+            cycle, closing = await self._thread(self._open_cycle, held, session.id)
+        except (Conflict, NotFound) as error:
+            log.info("crawler.not_begun", session=session.id, reason=error.details)
+            return
+        if self._journal.left.pop(cycle.key, None):
+            self._journal.cover(*cycle.key)
+        if closing is not None:
+            for number, record in enumerate(closing.piece.records, closing.piece.first):
+                self._journal.append(Entry(*cycle.key, held.epoch, number, record))
+            self._start_storing(cycle, closing)
+        self.cycles[session.id] = cycle
+        log.info("crawler.cycle_running", session=session.id, cycle=cycle.key[1], epoch=held.epoch, waiting=cycle.frontier.waiting)
+        self.dispatcher.join(cycle)
+        self.poke()
+
+    def _open_cycle(self, held: Held, session_id: int) -> tuple[Cycle, Closing | None]:
+        with self._services.database.write() as tx:
+            session = crawls.begin_cycle(tx, held, session_id, self._services.clock.now())
+        left = self._journal.left.get((session.id, session.cycle_count), [])
+        frontier, progress, closing = recover(self._services, held, session, left, self._folder)
+        return self._cycle(session, held, frontier, progress), closing
+
+    def _cycle(self, session: CrawlSession, held: Held, frontier: Frontier, progress: Progress) -> Cycle:
+        return Cycle(
+            session,
+            held,
+            frontier,
+            progress,
+            folder=self._folder,
+            journal=self._journal,
+            clock=self._services.clock,
+            agent=AGENT,
+            segment_seconds=self._services.settings.segment_seconds,
+        )
+
+    async def _check(self, cycle: Cycle) -> None:
+        try:
+            session = await self._thread(self._reload, cycle.session.id)
+        except NotFound:
+            self._lose(cycle, "deleted")
+            return
+        if session.state == "paused" and not cycle.ending:
+            self._end(cycle, "paused")
+
+    def _reload(self, session_id: int) -> CrawlSession:
+        with self._services.database.read() as tx:
+            return crawls.get_session(tx, None, session_id)
+
+    # --- leases
+
+    async def _renew(self) -> None:
+        for domain in await self._thread(self.holdings.renew):
+            for cycle in [cycle for cycle in self.cycles.values() if cycle.session.domain == domain]:
+                self._lose(cycle, "lease lost")
+        for domain in self.holdings.domains():
+            if not self.dispatcher.in_use(domain) and all(cycle.session.domain != domain for cycle in self.cycles.values()):
+                await self._thread(self.holdings.release, domain)
+
+    async def _want(self) -> None:
+        """Takes leases on image hosts for which work waits; who finds one taken goes on with the rest and asks again."""
+        now = self._services.clock.monotonic()
+        for domain in [domain for domain in self.dispatcher.wanted if now >= self._refused_until.get(domain, 0.0)]:
+            self.dispatcher.wanted.discard(domain)
+            held = await self._thread(self.holdings.acquire, domain)
+            if held is None:
+                self._refused_until[domain] = now + REFUSED_FOR
+                self.dispatcher.wanted.add(domain)
+                continue
+            if held.epoch > 1:
+                self._politeness.taken_over(domain, self._services.clock.monotonic(), self.dispatcher.delay(domain))
+            self.dispatcher.wake(domain)
+            self.poke()
+
+    def _lose(self, cycle: Cycle, reason: str) -> None:
+        """Nothing more of this cycle is done here."""
+        if self.cycles.pop(cycle.session.id, None) is None:
+            return
+        log.warning("crawler.cycle_lost", session=cycle.session.id, cycle=cycle.key[1], reason=reason)
+        cycle.ending = reason
+        self.dispatcher.leave(cycle)
+        cycle.drop()
+        self._journal.cover(*cycle.key)
+
+    # --- answers come
+
+    def answered(self, cycle: Cycle, task: Task, exchange: Exchange) -> None:
+        """Scrapy has an answer."""
+        self.dispatcher.ended(cycle, task, exchange.sent_at)
+        requests_total.labels(task.kind, str(exchange.status)).inc()
+        if self.cycles.get(cycle.session.id) is not cycle:
+            return
+        try:
+            cycle.answered(task, exchange)
+        except Exception:
+            log.exception("crawler.answer_failed", session=cycle.session.id, url=task.address)
+            cycle.failed(task, "internal")
+        if task.kind == "robots":
+            self._learn_robots(cycle, task, exchange)
+        self._after(cycle)
+
+    def failed(self, cycle: Cycle, task: Task, error: BaseException) -> None:
+        """Scrapy has no answer."""
+        self.dispatcher.ended(cycle, task, getattr(error, "sent_at", None) or self._services.clock.monotonic())
+        reason = error.reason if isinstance(error, DownloadError) else error.code if isinstance(error, FiligraneError) else "internal"
+        if reason == "internal":
+            log.error("crawler.request_failed", url=task.address, error=repr(error))
+        requests_total.labels(task.kind, reason).inc()
+        if self.cycles.get(cycle.session.id) is not cycle:
+            return
+        if isinstance(error, AddressRefused):
+            cycle.refuse(task, reason)
+        else:
+            cycle.failed(task, reason)
+        if task.kind == "robots":
+            refused = isinstance(error, AddressRefused)  # each of its URLs is then refused by itself, and counted
+            self._set_robots(task, Robots.allow_all() if refused else Robots.from_answer(None, b""))
+        self._after(cycle)
+
+    def _learn_robots(self, cycle: Cycle, task: Task, exchange: Exchange) -> None:
+        target = cycle.robots_redirect(task, exchange)
+        if target and task.hops < MAX_HOPS // 2 and registrable_domain(target) == registrable_domain(task.url):
+            cycle.frontier.follow(task, target)
+        else:
+            self._set_robots(task, Robots.from_answer(exchange.status, exchange.decoded))
+
+    def _set_robots(self, task: Task, rules: Robots) -> None:
+        site = origin(task.url)
+        self._robots[site] = rules
+        self._robots_until[site] = self._services.clock.monotonic() + (rules.retry_after or ROBOTS_HOURS * 3600)
+        clock = self._politeness.clock(registrable_domain(task.url))
+        clock.crawl_delay = max(clock.crawl_delay, rules.crawl_delay(AGENT) or 0.0)
+        self.dispatcher.wake(registrable_domain(task.url))
+
+    def _after(self, cycle: Cycle) -> None:
+        self.dispatcher.join(cycle)
+        if cycle.closing_due():
+            self._close(cycle)
+        self._maybe_end(cycle)
+
+    # --- storing
+
+    def _tick(self) -> None:
+        """Group commit of the local files, closings that are due, cycles whose time is over."""
+        for cycle in list(self.cycles.values()):
+            cycle.sync()
+            if cycle.closing_due():
+                self._close(cycle)
+            self._maybe_end(cycle)
+        self._journal.sync()
+        if self._news.is_set():
+            self._news.clear()
+            self._spawn(self._look())
+
+    def _close(self, cycle: Cycle, *, everything: bool = False) -> None:
+        closing = cycle.close_segments(everything=everything)
+        if closing is not None:
+            self._start_storing(cycle, closing)
+
+    def _start_storing(self, cycle: Cycle, closing: Closing) -> None:
+        cycle.unstored += 1
+        self._spawn(self._store(cycle, closing))
+
+    async def _store(self, cycle: Cycle, closing: Closing) -> None:
+        """Store, then send; again and again while the store or the database is away. Closings of a cycle keep their order."""
+        async with cycle.storing:
+            for attempt in range(10**9):
+                if cycle.lost:
+                    return
+                try:
+                    rows = await self._thread(publish.store, self._services, cycle.held, cycle.session, closing)
+                    break
+                except StaleLease:
+                    closings_total.labels("stale").inc()
+                    self._lose(cycle, "lease lost")
+                    return
+                except (FiligraneError, OSError) as error:
+                    closings_total.labels("retried").inc()
+                    log.warning("crawler.store_failed", session=cycle.session.id, error=str(error), attempt=attempt)
+                    await asyncio.sleep(BACK_OFF[min(attempt, len(BACK_OFF) - 1)])
+            closings_total.labels("stored").inc()
+            cycle.stored(rows)
+            self._journal.cover(*cycle.key, closing.piece.first + len(closing.piece.records) - 1)
+            for segment in closing.segments:
+                segment.path.unlink(missing_ok=True)
+            await self._send(cycle, closing)
+        for domain in cycle.frontier.domains():
+            self.dispatcher.wake(domain)
+        self.poke()
+
+    async def _send(self, cycle: Cycle, closing: Closing) -> None:
+        try:
+            await self._thread(publish.send, self._services, cycle.session, closing, dict(cycle.progress.tar_keys))
+            sends_total.labels("sent").inc()
+        except (FiligraneError, OSError) as error:
+            sends_total.labels("left to heal").inc()
+            log.warning("crawler.send_failed", session=cycle.session.id, piece=closing.seq, error=str(error))
+
+    # --- cycles end
+
+    def _maybe_end(self, cycle: Cycle) -> None:
+        if not cycle.ending and not self._draining:
+            if cycle.elapsed >= cycle.session.crawl_delay:
+                self._end(cycle, "time")
+            elif not cycle.in_flight and not cycle.has_work():
+                self._end(cycle, "done")
+
+    def _end(self, cycle: Cycle, why: str) -> None:
+        cycle.ending = why
+        self._spawn(self._finish(cycle))
+
+    async def _finish(self, cycle: Cycle) -> None:
+        while cycle.in_flight and not cycle.lost:
+            await asyncio.sleep(TICK)
+        cycle.skip_rest(cycle.ending)
+        self._close(cycle, everything=True)
+        for attempt in range(10**9):
+            async with cycle.storing:
+                if cycle.lost:
+                    return
+                try:
+                    state = await self._thread(artifacts.finish, self._services, cycle.held, cycle.session, cycle.frontier, self._folder)
+                    break
+                except StaleLease:
+                    self._lose(cycle, "lease lost")
+                    return
+                except (FiligraneError, OSError) as error:
+                    log.warning("crawler.finish_failed", session=cycle.session.id, error=str(error), attempt=attempt)
+            await asyncio.sleep(BACK_OFF[min(attempt, len(BACK_OFF) - 1)])
+        self.cycles.pop(cycle.session.id, None)
+        self.dispatcher.leave(cycle)
+        self._journal.cover(*cycle.key)
+        pages, images = cycle.frontier.counts()
+        log.info("crawler.cycle_done", session=cycle.session.id, cycle=cycle.key[1], state=state, pages=pages, images=images)
+
+    async def _drain(self) -> None:
+        """Lets what is in flight arrive and stores it; the sessions stay running for whoever comes next."""
+        self._draining = True
+        until = self._services.clock.monotonic() + DRAIN
+        running = [cycle for cycle in self.cycles.values() if not cycle.ending]
+        for cycle in running:
+            cycle.ending = "stopped"
+        while any(cycle.in_flight for cycle in running) and self._services.clock.monotonic() < until:
+            await asyncio.sleep(TICK)
+        for cycle in running:
+            if not cycle.lost:
+                self._close(cycle, everything=True)
+        while self._tasks and self._services.clock.monotonic() < until:
+            await asyncio.wait(self._tasks, timeout=0.5)
+        for task in self._tasks:
+            task.cancel()
+
+
+def run(services: Services, stop: threading.Event, *, name: str = "local") -> None:
+    """A crawler process in the main thread, until `stop` is set. `name` is its local folder and its leases' holder: one process at a time.
+
+    Raises Conflict when another process has the name.
+    """
+    folder = services.settings.data / "crawler" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Conflict(f"a crawler named {name!r} already runs on {folder}", code="crawler_running") from error
+        asyncio.run(_main(services, folder, name, stop))
+
+
+async def _main(services: Services, folder: Path, name: str, stop: threading.Event) -> None:
+    await Worker(services, folder, name, stop).run()

@@ -1,0 +1,341 @@
+"""The media tree, and what is registered through it.
+
+Every change of what an account has registered raises its registry version in the same transaction, and the changed pictures carry the
+new version: who has seen version n asks for what is above n.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeVar
+
+from sqlalchemy import CTE, Select, exists, select
+from sqlalchemy import delete as sql_delete
+from sqlalchemy.orm import Session, aliased
+
+from core import outbox
+from core.errors import Conflict, Forbidden, InvalidInput, NotFound
+from core.events import MEDIA, Key, MediaChanged
+from core.models import Account, Match, Media, Picture, Registration, Static
+
+RESERVED: Final = frozenset({"_move", "_matches"})
+_SEGMENT_LENGTH: Final = 255
+_PATH_LENGTH: Final = 8192
+_BATCH: Final = 500
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PictureDraft:
+    """What `put_picture` needs; the objects behind the keys are stored already."""
+
+    pixel_hash: str
+    """Hex SHA-256 of the original's decoded pixels."""
+    width: int
+    height: int
+    credit: str | None
+    fingerprint_key: str
+    preview_key: str
+    thumbnail_key: str
+    disk_usage: int
+    """Bytes that the account is charged for."""
+    key_id: str = ""
+    """Hex id of the watermark's key; empty = plain."""
+    lmk_key: str | None = None
+    exclusive: bool | None = None
+
+
+def clean_path(path: str) -> str:
+    """The path in NFC, without slashes at its ends.
+
+    Raises:
+        InvalidInput: an empty, `.` or `..` segment, control characters, or too long.
+    """
+    segments = unicodedata.normalize("NFC", path.strip("/")).split("/")
+    if any(not _is_name(segment) for segment in segments) or sum(map(len, segments)) > _PATH_LENGTH:
+        raise InvalidInput(
+            "a path has no empty, '.' or '..' segments, no control characters, and at most 255 characters a segment", code="bad_path"
+        )
+    return "/".join(segments)
+
+
+def get(tx: Session, account_id: int, path: str) -> Media:
+    """The node at the path.
+
+    Raises:
+        Forbidden: not below the account's home directory (whether anything is there or not).
+        NotFound: nothing there.
+    """
+    node = find(tx, account_id, path)
+    if node is None:
+        raise NotFound("there is no media at this path", code="media_not_found")
+    return node
+
+
+def find(tx: Session, account_id: int, path: str) -> Media | None:
+    """Like `get`, None instead of NotFound."""
+    path = clean_path(path)
+    _home_of(tx, account_id, path)
+    return tx.scalar(select(Media).where(Media.path == path, Media.account_id == account_id))
+
+
+def homes(account_id: int) -> Select[Media]:
+    """The home directories that the account sees."""
+    return select(Media).where(Media.account_id == account_id, Media.parent_id.is_(None))
+
+
+def children(folder_id: int) -> Select[Media]:
+    return select(Media).where(Media.parent_id == folder_id)
+
+
+def subtree(media_id: int) -> CTE:
+    """A recursive table with one column `id`: the node and everything below it."""
+    nodes = select(Media.id).where(Media.id == media_id).cte("subtree", recursive=True)
+    below = aliased(Media)
+    return nodes.union_all(select(below.id).join(nodes, below.parent_id == nodes.c.id))
+
+
+def create_folder(tx: Session, account_id: int, path: str, now: datetime) -> tuple[Media, bool]:
+    """The folder at the path and whether it is new; missing parents are made.
+
+    Raises:
+        Conflict: a picture is there, or on the way.
+        Forbidden, InvalidInput: the path is not for this account, or not one.
+    """
+    path = _creatable(tx, account_id, path)
+    return _folder(tx, account_id, path, now)
+
+
+def put_picture(tx: Session, account_id: int, path: str, draft: PictureDraft, now: datetime) -> tuple[Media, bool]:
+    """Registers a picture at the path: (its media row, False when it replaced another).
+
+    Raises:
+        Conflict: a folder is there, or a picture on the way.
+        Forbidden, InvalidInput: the path is not for this account, or not one.
+    """
+    path = _creatable(tx, account_id, path)
+    account = _locked(tx, account_id)
+    if path == account.home:
+        raise Conflict("this is a home directory, a folder", code="is_folder")
+    old = find(tx, account_id, path)
+    if old is not None and old.type == "folder":
+        raise Conflict("there is a folder at this path", code="is_folder")
+    parent, _ = _folder(tx, account_id, path.rpartition("/")[0], now)
+    touched = {old.registration.picture_id} if old is not None and old.registration is not None else set()
+    if old is not None:
+        tx.delete(old)
+        tx.flush()
+    picture = _picture(tx, account, draft, now)
+    registration = _registration(tx, picture, draft, now)
+    media = Media(
+        account_id=account_id,
+        parent_id=parent.id,
+        path=path,
+        type="image",
+        registration_id=registration.id,
+        registration=registration,
+        exclusive=draft.exclusive,
+        disk_usage=draft.disk_usage,
+        created=now,
+    )
+    tx.add(media)
+    tx.flush()
+    _announce(tx, account, {*touched, picture.id}, now)
+    return media, old is None
+
+
+def delete(tx: Session, account_id: int, path: str, now: datetime) -> list[str]:
+    """Deletes the node and everything below it; the keys of objects that nothing needs any more (remove them after the commit).
+
+    Raises:
+        Forbidden: a home directory, or not below the account's.
+        NotFound: nothing there.
+    """
+    account = _locked(tx, account_id)
+    node = get(tx, account_id, path)
+    if node.parent_id is None:
+        raise Forbidden("a home directory cannot be deleted", code="home_directory")
+    nodes = subtree(node.id)
+    registrations = select(Media.registration_id).where(Media.id.in_(select(nodes.c.id)), Media.registration_id.is_not(None))
+    touched = set(tx.scalars(select(Registration.picture_id).where(Registration.id.in_(registrations)).distinct()))
+    tx.execute(sql_delete(Media).where(Media.id.in_(select(nodes.c.id))).execution_options(synchronize_session=False))
+    tx.expire_all()
+    _announce(tx, account, touched, now)
+    return [key for picture_id in sorted(touched) for key in _unneeded(tx, picture_id)]
+
+
+def changed(tx: Session, picture_id: int) -> MediaChanged:
+    """The picture's whole current state, as the matchers need it. Raises NotFound."""
+    picture = tx.get(Picture, picture_id)
+    if picture is None:
+        raise NotFound(f"no registered picture {picture_id}", code="picture_not_found")
+    return _states(tx, [picture])[0]
+
+
+def changes(tx: Session, account_id: int, since_version: int) -> list[MediaChanged]:
+    """Every picture of the account that changed after the version, oldest change first."""
+    later = select(Picture).where(Picture.account_id == account_id, Picture.version > since_version).order_by(Picture.version, Picture.id)
+    return _states(tx, tx.scalars(later).all())
+
+
+def linked(tx: Session, picture_id: int, key_id: str, *, key_detected: bool = False, lock: bool = False) -> list[Media]:
+    """The media that a find of a picture is about.
+
+    With a key, those registered with it. Without, the plain ones; the keyed ones too when no key of the picture was detected in the found
+    bytes (`key_detected`).
+
+    Args:
+        lock: rows stay locked until the transaction ends (SQLite locks as a whole).
+    """
+    query = (
+        select(Media)
+        .join(Registration, Media.registration_id == Registration.id)
+        .where(Registration.picture_id == picture_id)
+        .order_by(Media.id)
+    )
+    if key_id or key_detected:
+        query = query.where(Registration.key_id == key_id)
+    if lock:
+        query = query.with_for_update(of=Media)
+    return list(tx.scalars(query).all())
+
+
+def _is_name(segment: str) -> bool:
+    if segment in ("", ".", "..") or len(segment) > _SEGMENT_LENGTH:
+        return False
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in segment)
+
+
+def _home_of(tx: Session, account_id: int, path: str) -> str:
+    home = tx.scalar(select(Account.home).where(Account.id == account_id))
+    if home is None or path.partition("/")[0] != home:
+        raise Forbidden("this home directory is not yours", code="foreign_home")
+    return home
+
+
+def _creatable(tx: Session, account_id: int, path: str) -> str:
+    path = clean_path(path)
+    _home_of(tx, account_id, path)
+    if RESERVED.intersection(path.split("/")):
+        raise InvalidInput("the names _move and _matches are reserved", code="reserved_name")
+    return path
+
+
+def _locked(tx: Session, account_id: int) -> Account:
+    account = tx.get(Account, account_id, with_for_update=True, populate_existing=True)
+    if account is None:
+        raise NotFound(f"no account {account_id}", code="account_not_found")
+    return account
+
+
+def _folder(tx: Session, account_id: int, path: str, now: datetime) -> tuple[Media, bool]:
+    """The folder, made with its parents if need be; from the home directory down, without recursion (a path may be deep)."""
+    names = path.split("/")
+    paths = ["/".join(names[:depth]) for depth in range(1, len(names) + 1)]
+    there = {node.path: node for some in _batched(paths) for node in tx.scalars(select(Media).where(Media.path.in_(some)))}
+    parent, created = there[paths[0]], False
+    for step in paths[1:]:
+        node = there.get(step)
+        if node is None:
+            node, created = Media(account_id=account_id, parent_id=parent.id, path=step, type="folder", created=now), True
+            tx.add(node)
+            tx.flush()
+        elif node.type != "folder":
+            raise Conflict(f"there is a picture at {step}, not a folder", code="is_media")
+        parent = node
+    return parent, created
+
+
+def _picture(tx: Session, account: Account, draft: PictureDraft, now: datetime) -> Picture:
+    """The row of these pixels. One that no media had any more begins anew, since its objects may be gone."""
+    picture = tx.scalar(select(Picture).where(Picture.account_id == account.id, Picture.pixel_hash == draft.pixel_hash))
+    if picture is not None and not picture.deleted:
+        return picture
+    preview, thumbnail = _static(draft.preview_key, "preview.jpg", now), _static(draft.thumbnail_key, "thumbnail.jpg", now)
+    tx.add_all([preview, thumbnail])
+    tx.flush()
+    if picture is None:
+        picture = Picture(account_id=account.id, pixel_hash=draft.pixel_hash, version=0, created=now)
+    picture.width, picture.height, picture.credit = draft.width, draft.height, draft.credit
+    picture.fingerprint_key = draft.fingerprint_key
+    picture.preview_id, picture.thumbnail_id = preview.id, thumbnail.id
+    picture.deleted = False
+    tx.add(picture)
+    tx.flush()
+    return picture
+
+
+def _static(key: str, filename: str, now: datetime) -> Static:
+    return Static(key=key, content_type="image/jpeg", filename=filename, created=now)
+
+
+def _registration(tx: Session, picture: Picture, draft: PictureDraft, now: datetime) -> Registration:
+    found = tx.scalar(select(Registration).where(Registration.picture_id == picture.id, Registration.key_id == draft.key_id))
+    if found is None:
+        found = Registration(picture_id=picture.id, key_id=draft.key_id, lmk_key=draft.lmk_key, created=now)
+        tx.add(found)
+        tx.flush()
+    elif found.id not in _in_use(tx, [picture.id]):
+        found.lmk_key = draft.lmk_key
+    return found
+
+
+def _announce(tx: Session, account: Account, picture_ids: Iterable[int], now: datetime) -> None:
+    """These pictures have changed: a new version, `deleted` as it is now, and a message for each."""
+    pictures = [picture for picture_id in sorted(picture_ids) if (picture := tx.get(Picture, picture_id)) is not None]
+    if not pictures:
+        return
+    account.registry_version += 1
+    alive = set(_in_use(tx, [picture.id for picture in pictures]).values())
+    for picture in pictures:
+        picture.version = account.registry_version
+        picture.deleted = picture.id not in alive
+        outbox.add(tx, MEDIA, picture.id, now)
+    tx.flush()
+
+
+def _in_use(tx: Session, picture_ids: Sequence[int]) -> dict[int, int]:
+    """Registration id -> picture id, of those that at least one media has."""
+    used: dict[int, int] = {}
+    for some in _batched(picture_ids):
+        has_media = exists().where(Media.registration_id == Registration.id)
+        query = select(Registration.id, Registration.picture_id).where(Registration.picture_id.in_(some), has_media)
+        used.update((row.id, row.picture_id) for row in tx.execute(query))
+    return used
+
+
+def _states(tx: Session, pictures: Sequence[Picture]) -> list[MediaChanged]:
+    used = _in_use(tx, [picture.id for picture in pictures])
+    return [
+        MediaChanged(
+            account=picture.account_id,
+            version=picture.version,
+            picture=picture.id,
+            fingerprint_key=picture.fingerprint_key,
+            keys=tuple(Key(r.id, r.key_id, r.lmk_key) for r in sorted(picture.registrations, key=lambda r: r.id) if r.id in used),
+            deleted=picture.deleted,
+        )
+        for picture in pictures
+    ]
+
+
+def _unneeded(tx: Session, picture_id: int) -> list[str]:
+    """Keys of a picture's objects that no row needs: registrations without media; when it is deleted, the fingerprint, and the
+    preview and thumbnail unless matches still show them."""
+    picture = tx.get_one(Picture, picture_id)
+    used = _in_use(tx, [picture_id])
+    keys = [r.lmk_key for r in picture.registrations if r.lmk_key is not None and r.id not in used]
+    if picture.deleted:
+        keys.append(picture.fingerprint_key)
+        if tx.scalar(select(Match.id).where(Match.picture_id == picture_id).limit(1)) is None:
+            keys += [tx.get_one(Static, static_id).key for static_id in (picture.preview_id, picture.thumbnail_id)]
+    return keys
+
+
+def _batched(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Pieces that fit in the parameters of one statement."""
+    return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))

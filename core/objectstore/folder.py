@@ -30,7 +30,7 @@ from core.objectstore import ObjectInfo
 PIECE: Final = 1 << 20
 """Bytes of one piece of a stream."""
 _STALE: Final = 3600.0
-_TRIES: Final = 10
+_TRIES: Final = 20
 _SEGMENT: Final = re.compile(r"(?!\.{1,2}\Z)[ -.0-\[\]-~]{1,255}")
 _KEY_LENGTH: Final = 1024
 
@@ -153,16 +153,18 @@ class FolderStore:
         return info
 
     def _show(self, key: str, temporary: Path, path: Path) -> None:
+        """Tries more than once: deletes take away empty folders, between the steps and within `mkdir`."""
         for tries_left in reversed(range(_TRIES)):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary.replace(path)
                 break
-            except FileNotFoundError:  # the folder was empty for a moment, and a delete took it away
+            except FileNotFoundError:
                 if not tries_left:
                     raise
             except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-                raise InvalidInput(f"{key}: another key is a prefix of this one, or this one of it", code="bad_key") from error
+                if not tries_left:
+                    raise InvalidInput(f"{key}: another key is a prefix of this one, or this one of it", code="bad_key") from error
         self._sync_folders(path.parent)
 
     def _sync_folders(self, folder: Path) -> None:

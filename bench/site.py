@@ -1,0 +1,63 @@
+"""A static site on loopback, in a process of its own so that its CPU is not counted; and a generated one."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import io
+import multiprocessing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from PIL import Image
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Silent."""
+
+
+def _serve(folder: str, pipe: Connection) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, directory=folder))
+    pipe.send(server.server_port)
+    server.serve_forever()
+
+
+class StaticSite:
+    """`with StaticSite(folder) as site: site.url`"""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> Self:
+        here, there = multiprocessing.get_context("spawn").Pipe()
+        self._process = multiprocessing.get_context("spawn").Process(target=_serve, args=(str(self._folder), there), daemon=True)
+        self._process.start()
+        self.url = f"http://127.0.0.1:{here.recv()}"
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def generate(folder: Path, *, pages: int, images: int) -> Path:
+    """A site of pages that link to each other and show pictures of their own; the same one each time."""
+    random = np.random.default_rng(7)
+    for number in range(images):
+        rough = random.integers(0, 255, (8, 12, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(rough).resize((480, 320), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=80)
+        (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
+    names = ["index.html", *(f"page{number}.html" for number in range(1, pages))]
+    for number, name in enumerate(names):
+        links = "".join(f'<a href="{names[int(other)]}">on</a> ' for other in random.integers(0, pages, 30))
+        on = f'<a href="{names[(number + 1) % pages]}">next</a>'
+        shown = "".join(f'<img src="{int(image)}.jpg" alt="picture {int(image)}">' for image in random.integers(0, images, 4))
+        (folder / name).write_text(f"<!doctype html><title>{name}</title><h1>{name}</h1><p>{'words ' * 200}</p>{shown}{on}{links}")
+    return folder

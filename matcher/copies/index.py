@@ -1,7 +1,7 @@
 """Which registered pictures may be in a query: a FAISS index of all their descriptors, and a vote.
 
 Each query feature votes for the pictures of its nearest registered features; votes count together only where they agree on how much
-larger and how far turned the query is (weak geometric consistency, Jégou et al. 2008). The index is a cache: it is rebuilt from fingerprints.
+larger and how far turned the query is (weak geometric consistency, Jégou et al. 2008). The index is a cache, rebuilt from fingerprints.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from matcher.copies.verdict import Verdict, judge
 from matcher.pixels import F32, F64, U8
 
 Id = TypeVar("Id", bound=Hashable)
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 CANDIDATES: Final = 12
 _NEIGHBOURS: Final = 10
@@ -60,8 +61,8 @@ class CopyIndex(Generic[Id]):
         self._prints: dict[Id, Fingerprint] = {}
         self._slots: dict[Id, int] = {}
         self._ids: list[Id | None] = []
-        self._owner = np.zeros(0, np.int32)
-        self._shape = np.zeros((0, 2), np.float32)
+        self._owner: npt.NDArray[np.int32] = np.zeros(0, np.int32)
+        self._shape: F32 = np.zeros((0, 2), np.float32)
         self._used = 0
         self._live = 0
         self._limit = _FLAT_LIMIT
@@ -163,7 +164,7 @@ class CopyIndex(Generic[Id]):
             self._insert(id_, print_)
 
 
-def _room(array: npt.NDArray[np.generic], size: int) -> npt.NDArray[np.generic]:
+def _room(array: npt.NDArray[Scalar], size: int) -> npt.NDArray[Scalar]:
     if size <= len(array):
         return array
     return np.concatenate([array, np.zeros((max(size, 2 * len(array)) - len(array), *array.shape[1:]), array.dtype)])
@@ -201,10 +202,9 @@ def _inverted(descriptors: list[U8]) -> faiss.Index:
     sample = np.concatenate(descriptors)
     if len(sample) > 40 * lists:
         sample = sample[np.random.default_rng(0).choice(len(sample), 40 * lists, replace=False)]
-    quantizer = faiss.IndexFlatL2(_DIM)
-    index = faiss.IndexIVFScalarQuantizer(quantizer, _DIM, lists, faiss.ScalarQuantizer.QT_8bit_direct, faiss.METRIC_L2, False)
-    index.own_fields = True
-    quantizer.this.disown()
+    index = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatL2(_DIM), _DIM, lists, faiss.ScalarQuantizer.QT_8bit_direct, faiss.METRIC_L2, False
+    )
     index.cp.niter, index.cp.min_points_per_centroid = 8, 5
     index.train(sample.astype(np.float32))
     index.nprobe = _PROBES

@@ -151,7 +151,7 @@ def decode(data: bytes) -> Event:
         MessageInvalid: not JSON, an unknown type, a field missing, or a version newer than ours.
     """
     try:
-        event = _decoder.decode(data)
+        event: Event = _decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise MessageInvalid(f"not a message that this version reads: {error}") from error
     if event.v > _VERSION:

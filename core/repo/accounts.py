@@ -95,6 +95,14 @@ def by_token(tx: Session, token: str) -> Account:
     raise Unauthorized("this token is not valid", code="invalid_token")
 
 
+def by_id(tx: Session, account_id: int) -> Account:
+    """Raises NotFound."""
+    account = tx.get(Account, account_id)
+    if account is None:
+        raise NotFound("there is no such account")
+    return account
+
+
 def by_name(tx: Session, username: str) -> Account:
     """Raises NotFound."""
     account = _named(tx, username)

@@ -1,0 +1,78 @@
+"""Leases on domains: one holder at a time, fenced by an epoch.
+
+The row decides. Whoever takes a lease from another (or from an earlier life of itself) raises its epoch; everything that is stored names the
+epoch it was made under, and `check` runs in the same transaction as the rows that it protects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.errors import StaleLease
+from core.models import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease as its holder knows it."""
+
+    domain: str
+    holder: str
+    epoch: int
+    expires: datetime
+
+
+def acquire(tx: Session, domain: str, holder: str, ttl: float, now: datetime, *, restart: bool = False) -> Held | None:
+    """Takes the lease when it is free, expired or ours; None when another has it.
+
+    `restart`: this process has not held it before; an unexpired lease under our name is from an earlier life, so the epoch rises.
+    """
+    row = _locked(tx, domain)
+    expires = now + timedelta(seconds=ttl)
+    if row is None:
+        row = Lease(domain=domain, holder=holder, epoch=1, expires=expires)
+        tx.add(row)
+    elif row.holder == holder and row.expires > now and not restart:
+        row.expires = expires
+    elif row.holder == holder or row.expires <= now:
+        row.holder, row.epoch, row.expires = holder, row.epoch + 1, expires
+    else:
+        return None
+    tx.flush()
+    return Held(domain, holder, row.epoch, expires)
+
+
+def renew(tx: Session, held: Held, ttl: float, now: datetime) -> Held:
+    """Raises StaleLease."""
+    row = _checked(tx, held)
+    row.expires = now + timedelta(seconds=ttl)
+    tx.flush()
+    return Held(held.domain, held.holder, held.epoch, row.expires)
+
+
+def release(tx: Session, held: Held) -> None:
+    """Others may take it at once. A lease that is not ours any more is left alone."""
+    row = _locked(tx, held.domain)
+    if row is not None and (row.holder, row.epoch) == (held.holder, held.epoch):
+        row.expires = datetime.fromtimestamp(0, held.expires.tzinfo)
+        tx.flush()
+
+
+def check(tx: Session, held: Held) -> None:
+    """Raises StaleLease when the epoch is over: in a transaction, nothing of it is committed then."""
+    _checked(tx, held)
+
+
+def _checked(tx: Session, held: Held) -> Lease:
+    row = _locked(tx, held.domain)
+    if row is None or (row.holder, row.epoch) != (held.holder, held.epoch):
+        raise StaleLease(f"the lease on {held.domain} of epoch {held.epoch} is over")
+    return row
+
+
+def _locked(tx: Session, domain: str) -> Lease | None:
+    return tx.scalar(select(Lease).where(Lease.domain == domain).with_for_update().execution_options(populate_existing=True))

@@ -1,0 +1,294 @@
+"""Sessions, their cycles, segments and batches. The caller owns the transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from apscheduler.triggers.cron import CronTrigger
+from sqlalchemy import Select, select, update
+from sqlalchemy.orm import Session
+
+from core import leases, outbox
+from core.errors import Conflict, InvalidInput, NotFound, ObjectMissing
+from core.events import SESSIONS
+from core.leases import Held
+from core.models import Artifact, Batch, CrawlSession, Segment, Static
+
+OPTIONS: Final = frozenset(
+    {
+        "start_urls", "crawl_delay", "download_delay", "download_timeout", "search", "robots", "shared",
+        "interval", "cron", "max_depth", "max_pages", "user_agent",
+    }
+)  # fmt: skip
+"""What a session's owner may set."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactDraft:
+    """A whole, verified file of a batch."""
+
+    name: str
+    count: int
+    key: str
+    length: int
+    sha256: str
+    content_type: str
+    filename: str
+
+
+# --- sessions
+
+
+def create_session(tx: Session, account_id: int, *, start_urls: list[str], domain: str, now: datetime, **options: Any) -> CrawlSession:
+    """A pending session. Raises InvalidInput for a cron line that means nothing."""
+    session = CrawlSession(account_id=account_id, domain=domain, start_urls=start_urls, ctime=now, mtime=now, **_known(options))
+    tx.add(session)
+    tx.flush()
+    outbox.add(tx, SESSIONS, session.id, now)
+    return session
+
+
+def _known(options: Mapping[str, Any]) -> dict[str, Any]:
+    if unknown := options.keys() - OPTIONS:
+        raise InvalidInput(f"a session has no {', '.join(sorted(unknown))}")
+    if options.get("cron"):
+        _trigger(options["cron"])
+    return dict(options)
+
+
+def get_session(tx: Session, account_id: int | None, session_id: int) -> CrawlSession:
+    """The account's session (None: anybody's). Raises NotFound, also for deleted ones."""
+    session = tx.get(CrawlSession, session_id)
+    if session is None or session.deleted or account_id not in (None, session.account_id):
+        raise NotFound(f"there is no session {session_id}")
+    return session
+
+
+def sessions_of(account_id: int) -> Select[CrawlSession]:
+    return select(CrawlSession).where(CrawlSession.account_id == account_id, CrawlSession.deleted.is_(False))
+
+
+def update_session(tx: Session, account_id: int, session_id: int, now: datetime, **options: Any) -> CrawlSession:
+    """Changes what the owner may set; a running cycle goes on with what it began with."""
+    session = get_session(tx, account_id, session_id)
+    for name, value in _known(options).items():
+        setattr(session, name, value)
+    if session.state in ("done", "failed") and {"interval", "cron"} & options.keys():
+        session.next_due = _next_due(session, now)
+    tx.flush()
+    outbox.add(tx, SESSIONS, session.id, now)
+    return session
+
+
+def delete_session(tx: Session, account_id: int, session_id: int, now: datetime) -> None:
+    """Gone for its owner at once, with its batches; matches stay. The sweeper removes the objects."""
+    session = get_session(tx, account_id, session_id)
+    session.deleted = True
+    statics = select(Artifact.static_id).join(Batch).where(Batch.session_id == session.id)
+    tx.execute(update(Static).where(Static.id.in_(statics)).values(expires=now))
+    outbox.add(tx, SESSIONS, session.id, now)
+
+
+def pause_session(tx: Session, account_id: int, session_id: int, now: datetime) -> CrawlSession:
+    """A running cycle ends at once, with its batch; no other begins until it is resumed."""
+    return _set_state(tx, account_id, session_id, "paused", now)
+
+
+def resume_session(tx: Session, account_id: int, session_id: int, now: datetime) -> CrawlSession:
+    """A paused session is pending again; others stay as they are."""
+    session = get_session(tx, account_id, session_id)
+    return _set_state(tx, account_id, session_id, "pending", now) if session.state == "paused" else session
+
+
+def run_session(tx: Session, account_id: int, session_id: int, now: datetime) -> CrawlSession:
+    """Its next cycle begins now. Raises Conflict while one runs."""
+    if get_session(tx, account_id, session_id).state == "running":
+        raise Conflict(f"session {session_id} is running", code="session_running")
+    return _set_state(tx, account_id, session_id, "pending", now)
+
+
+def _set_state(tx: Session, account_id: int, session_id: int, state: str, now: datetime) -> CrawlSession:
+    session = get_session(tx, account_id, session_id)
+    session.state, session.next_due = state, None
+    tx.flush()
+    outbox.add(tx, SESSIONS, session.id, now)
+    return session
+
+
+# --- cycles
+
+
+def waiting(tx: Session, limit: int) -> list[CrawlSession]:
+    """Sessions that want a worker: pending ones, and running ones (whose worker may be dead); the longest waiting first."""
+    wanted = select(CrawlSession).where(CrawlSession.state.in_(("pending", "running")), CrawlSession.deleted.is_(False))
+    return list(tx.scalars(wanted.order_by(CrawlSession.mtime, CrawlSession.id).limit(limit)))
+
+
+def begin_cycle(tx: Session, held: Held, session_id: int, now: datetime) -> CrawlSession:
+    """Pending -> running, a new cycle. One that runs already is handed over as it is: its cycle goes on.
+
+    Raises:
+        StaleLease: the domain has another holder.
+        Conflict: the session is paused or ended meanwhile.
+    """
+    leases.check(tx, held)
+    session = get_session(tx, None, session_id)
+    if session.state == "pending":
+        session.state, session.reason = "running", None
+        session.cycle_count += 1
+        session.stime = session.mtime = now
+        tx.flush()
+    elif session.state != "running":
+        raise Conflict(f"session {session_id} is {session.state}")
+    return session
+
+
+def finish_cycle(
+    tx: Session,
+    held: Held,
+    session_id: int,
+    *,
+    artifacts: Sequence[ArtifactDraft],
+    offsets: Mapping[tuple[str, int], int],
+    snapshot_key: str,
+    state: str,
+    reason: str | None,
+    now: datetime,
+) -> Batch:
+    """The batch appears, with its artifacts; segments learn where they are in them; the session ends its cycle.
+
+    Raises:
+        StaleLease: the domain has another holder.
+    """
+    leases.check(tx, held)
+    session = get_session(tx, None, session_id)
+    batch = Batch(session_id=session.id, account_id=session.account_id, crawl_cycle=session.cycle_count, ctime=now)
+    tx.add(batch)
+    tx.flush()
+    for draft in artifacts:
+        _add_artifact(tx, batch, draft, now)
+    for segment in segments_of(tx, session.id, session.cycle_count):
+        segment.artifact_offset = offsets.get((segment.kind, segment.seq))
+    session.snapshot_key, session.mtime, session.reason = snapshot_key, now, reason
+    if session.state != "paused":
+        session.state = state
+        session.next_due = _next_due(session, now)
+    tx.flush()
+    return batch
+
+
+def _add_artifact(tx: Session, batch: Batch, draft: ArtifactDraft, now: datetime) -> None:
+    static = Static(key=draft.key, content_type=draft.content_type, filename=draft.filename, created=now)
+    tx.add(static)
+    tx.flush()
+    row = Artifact(name=draft.name, count=draft.count, key=draft.key, length=draft.length, sha256=draft.sha256, static_id=static.id)
+    batch.artifacts.append(row)
+
+
+def _trigger(cron: str) -> CronTrigger:
+    try:
+        return CronTrigger.from_crontab(cron, timezone="UTC")
+    except ValueError as error:
+        raise InvalidInput(f"{cron!r} is not a cron line (minute hour day month weekday): {error}", code="cron_invalid") from error
+
+
+def _next_due(session: CrawlSession, now: datetime) -> datetime | None:
+    if session.cron:
+        due: datetime | None = _trigger(session.cron).get_next_fire_time(None, now)
+        return due
+    if session.interval and session.stime:
+        return max(session.stime + timedelta(seconds=session.interval), now)
+    return None
+
+
+def due(tx: Session, now: datetime) -> list[int]:
+    """Sets to pending what is due again; one conditional UPDATE each, so that two schedulers do nothing twice. Returns the ids."""
+    found = select(CrawlSession.id).where(
+        CrawlSession.state.in_(("done", "failed")), CrawlSession.next_due <= now, CrawlSession.deleted.is_(False)
+    )
+    woken = []
+    for session_id in list(tx.scalars(found)):
+        change = update(CrawlSession).where(CrawlSession.id == session_id, CrawlSession.state.in_(("done", "failed")), CrawlSession.next_due <= now)
+        if tx.execute(change.values(state="pending", next_due=None)).rowcount:  # type: ignore[attr-defined]
+            outbox.add(tx, SESSIONS, session_id, now)
+            woken.append(session_id)
+    return woken
+
+
+# --- segments
+
+
+def store_segments(tx: Session, held: Held, rows: Sequence[Segment]) -> None:
+    """From here on they are stored. Raises StaleLease."""
+    leases.check(tx, held)
+    tx.add_all(rows)
+    tx.flush()
+
+
+def mark_sent(tx: Session, session_id: int, cycle: int, seq: int, now: datetime) -> None:
+    """The bus acknowledged the messages of this journal piece."""
+    tx.execute(
+        update(Segment)
+        .where(Segment.session_id == session_id, Segment.cycle == cycle, Segment.kind == "journal", Segment.seq == seq)
+        .values(sent=now)
+    )
+
+
+def unsent(tx: Session, before: datetime, limit: int) -> list[Segment]:
+    """Journal pieces that were stored before then and whose messages nobody acknowledged."""
+    found = select(Segment).join(CrawlSession, CrawlSession.id == Segment.session_id)
+    found = found.where(Segment.kind == "journal", Segment.sent.is_(None), Segment.stored < before, CrawlSession.deleted.is_(False))
+    return list(tx.scalars(found.order_by(Segment.id).limit(limit)))
+
+
+def segments_of(tx: Session, session_id: int, cycle: int, kind: str | None = None) -> list[Segment]:
+    """In the order of each kind's sequence."""
+    found = select(Segment).where(Segment.session_id == session_id, Segment.cycle == cycle)
+    if kind is not None:
+        found = found.where(Segment.kind == kind)
+    return list(tx.scalars(found.order_by(Segment.kind, Segment.seq)))
+
+
+def resolve_segment(tx: Session, session_id: int, cycle: int, seq: int, kind: str = "tar") -> tuple[str, int]:
+    """(object key, where the segment begins in it): the segment itself, or the artifact that it was joined into. Raises ObjectMissing."""
+    found = select(Segment).where(Segment.session_id == session_id, Segment.cycle == cycle, Segment.kind == kind, Segment.seq == seq)
+    segment = tx.scalar(found)
+    if segment is not None and not segment.deleted:
+        return segment.key, 0
+    name = "images.tar" if kind == "tar" else "pages.warc"
+    batch = select(Artifact.key).join(Batch).where(Batch.session_id == session_id, Batch.crawl_cycle == cycle, Artifact.name == name)
+    key = tx.scalar(batch)
+    if segment is None or key is None or segment.artifact_offset is None:
+        raise ObjectMissing(f"segment {kind} {seq} of session {session_id}, cycle {cycle}, is gone")
+    return key, segment.artifact_offset
+
+
+def expired_segments(tx: Session, before: datetime, limit: int) -> list[Segment]:
+    """Segments whose cycle's batch is older than that: their bytes are in its artifacts. Journal pieces only once they are sent."""
+    found = select(Segment).join(Batch, (Batch.session_id == Segment.session_id) & (Batch.crawl_cycle == Segment.cycle))
+    found = found.where(Batch.ctime < before, Segment.deleted.is_(False), (Segment.kind != "journal") | Segment.sent.is_not(None))
+    return list(tx.scalars(found.order_by(Segment.id).limit(limit)))
+
+
+def mark_deleted(tx: Session, segment_ids: Sequence[int]) -> None:
+    tx.execute(update(Segment).where(Segment.id.in_(segment_ids)).values(deleted=True))
+
+
+# --- batches
+
+
+def batches_of(account_id: int, session_id: int | None = None) -> Select[Batch]:
+    found = select(Batch).join(CrawlSession, CrawlSession.id == Batch.session_id)
+    found = found.where(Batch.account_id == account_id, CrawlSession.deleted.is_(False))
+    return found if session_id is None else found.where(Batch.session_id == session_id)
+
+
+def get_batch(tx: Session, account_id: int, batch_id: int) -> Batch:
+    """Raises NotFound."""
+    batch = tx.scalar(batches_of(account_id).where(Batch.id == batch_id))
+    if batch is None:
+        raise NotFound(f"there is no batch {batch_id}")
+    return batch

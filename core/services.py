@@ -1,0 +1,62 @@
+"""Everything that a process needs from outside, opened once: settings, database, object store, bus and clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from core.bus import Bus
+from core.bus.embedded import EmbeddedBus
+from core.clock import Clock, SystemClock
+from core.database import Database
+from core.objectstore import ObjectStore
+from core.objectstore.folder import FolderStore
+from core.settings import Settings, load
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What `open` found behind the settings. One per process, closed at its end."""
+
+    settings: Settings
+    database: Database
+    store: ObjectStore
+    bus: Bus
+    clock: Clock
+
+    @classmethod
+    def open(cls, settings: Settings | None = None, *, clock: Clock | None = None) -> Self:
+        """Opens the parts and brings the database's schema up to date.
+
+        Raises:
+            InvalidInput: a setting is wrong.
+            Unavailable: a part does not answer.
+        """
+        settings = settings or load()
+        settings.data.mkdir(parents=True, exist_ok=True)
+        database = Database(settings.database_url or f"sqlite:///{settings.data / 'filigrane.sqlite'}")
+        database.migrate()
+        return cls(settings, database, _store(settings), _bus(settings), clock or SystemClock())
+
+    def close(self) -> None:
+        self.bus.close()
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _store(settings: Settings) -> ObjectStore:
+    root = Path(url2pathname(urlsplit(settings.store_url).path)) if settings.store_url else settings.data / "objects"
+    return FolderStore(root, public_url=settings.public_url, secret=settings.secret)
+
+
+def _bus(settings: Settings) -> Bus:
+    return EmbeddedBus(settings.data / "bus.sqlite", partitions=settings.topic_partitions)

@@ -1,0 +1,97 @@
+"""What an operator sets: FILIGRANE_* in the environment, nothing else."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.errors import InvalidInput
+
+PREFIX: Final = "FILIGRANE_"
+Network = IPv4Network | IPv6Network
+
+
+class Settings(BaseSettings):
+    """The settings of a process; frozen."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    data: Path = Field(default=Path("filigrane-data"), description="Folder of the embedded parts and of local files.")
+    database_url: str = Field(default="", description="Database; empty: SQLite in the data folder.")
+    store_url: str = Field(default="", description="Object store, `file:///folder`; empty: a folder in the data folder.")
+    bus_url: str = Field(default="local:", description="Bus; `local:` is a durable log in the data folder.")
+    public_url: str = Field(default="http://127.0.0.1:8000", description="Where clients reach the API: the start of every URL in its answers.")
+    secret_key: str = Field(default="", description="Key of tokens and capabilities; empty: drawn once into the data folder (mode 0600).")
+    allow_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
+        default=(), description="Networks (CIDR, with commas) that crawling and remote URLs may reach although they are private."
+    )
+    topic_prefix: str = Field(default="", description="Put before each topic's name.")
+    topic_partitions: int = Field(default=8, ge=1, le=1024, description="Partitions of each topic.")
+    segment_seconds: float = Field(default=10.0, gt=0, description="How long a segment of pictures stays open; pages take six times as long.")
+
+    @field_validator("allow_networks", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("database_url", "store_url", "bus_url")
+    @classmethod
+    def _embedded_only(cls, value: str) -> str:
+        if value and not value.startswith(("sqlite:", "file:", "local:")):
+            raise ValueError(f"{value.split(':', 1)[0]} is not built yet; leave it out for the embedded part")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _no_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @cached_property
+    def secret(self) -> bytes:
+        """The key's bytes; drawn on first use where none is set."""
+        return self.secret_key.encode() if self.secret_key else _drawn_secret(self.data / "secret")
+
+
+def _drawn_secret(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(secrets.token_hex(32).encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+    try:
+        os.link(draft, path)  # whoever comes first has drawn it
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    return path.read_bytes()
+
+
+def load() -> Settings:
+    """The settings of this process's environment. Raises InvalidInput that names the variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        raise InvalidInput(f"{name}: {first['msg']}", code="settings_invalid") from error
+
+
+def table() -> str:
+    """The documented settings as a Markdown table."""
+    lines = ["| Variable | Default | What it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in ("", ()) else f"`{field.default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"

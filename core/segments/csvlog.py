@@ -24,19 +24,8 @@ VIDEOS: Final = IMAGES
 """The same columns: width, height and offset are empty where unknown."""
 DOCUMENTS: Final = IMAGES
 PAGES: Final = (
-    "url",
-    "referrer",
-    "depth",
-    "status",
-    "content_type",
-    "bytes",
-    "sha256",
-    "etag",
-    "last_modified",
-    "fetched_at",
-    "outcome",
-    "reason",
-)
+    "url", "referrer", "depth", "status", "content_type", "bytes", "sha256", "etag", "last_modified", "fetched_at", "outcome", "reason",
+)  # fmt: skip
 SKIPPED: Final = ("url", "page_url", "reason", "count")
 
 _LEVEL: Final = 6

@@ -1,0 +1,136 @@
+"""Laying a query over the registered picture, on the canonical grid: features first, then a fine step on the pixels.
+
+Nothing here sees a key, so whatever it chooses costs the p-value nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import cv2
+import numpy as np
+
+from matcher.copies.features import Fingerprint, fingerprint_gray, mirrored, to_small
+from matcher.copies.geometry import Geometry, Model, locate
+from matcher.pixels import F32, F64, U8, flip, gray_from_jpeg, scaling
+from matcher.watermark.keys import Registration, RegistrationInvalid, grid
+
+_MODELS: Final[tuple[Model, ...]] = ("scale", "affine", "perspective")
+_MIN_SCORE: Final = 1.0
+_STEPS: Final = 30
+_MIN_SEEN: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aligned:
+    """`query`: luma of the query on the registered picture's grid (float32, H x W); `original`: the small picture there; `mask`: 1 where
+    the query shows it; `transform`: 3 x 3, registered -> query, in pixels of the registered original and of the query as given."""
+
+    query: F32
+    original: F32
+    mask: F32
+    transform: F64
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the grid."""
+        return self.mask.shape[1], self.mask.shape[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """The registered small picture, decoded once: luma on the grid, at its own size, and its features."""
+
+    size: tuple[int, int]
+    small: U8
+    original: F32
+    fingerprint: Fingerprint
+
+
+@lru_cache(64)
+def reference(registration: Registration) -> Reference:
+    """What alignment needs of a registration. Raises RegistrationInvalid."""
+    try:
+        small = gray_from_jpeg(registration.small)
+    except ValueError as error:
+        raise RegistrationInvalid(f"the registration's small picture cannot be read: {error}") from error
+    size = grid(registration.width, registration.height)
+    original = np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_CUBIC), np.float32)
+    return Reference(size, small, original, fingerprint_gray(small, (registration.width, registration.height)))
+
+
+def align(query: U8, registration: Registration, print_: Fingerprint | None = None) -> Aligned | None:
+    """The query (H x W luma) over the registered picture; None where it shows another picture.
+
+    `print_` is the query's fingerprint, in pixels of `query`, where it is there already. Raises RegistrationInvalid.
+    """
+    known = reference(registration)
+    size = (query.shape[1], query.shape[0])
+    seen = print_ or fingerprint_gray(query)
+    best = _locate(known.fingerprint, seen)
+    if best is None:
+        return None
+    geometry, flipped = best
+    transform = np.linalg.inv(scaling(size, seen.small)) @ geometry.transform @ to_small(known.fingerprint)
+    image = np.ascontiguousarray(query[:, ::-1]) if flipped else query
+    aligned = _lay(image, known, transform, (registration.width, registration.height))
+    if aligned is None:
+        return None
+    back = flip(size[0]) @ aligned.transform if flipped else aligned.transform
+    return Aligned(aligned.query, aligned.original, aligned.mask, back / back[2, 2])
+
+
+def _locate(registered: Fingerprint, query: Fingerprint) -> tuple[Geometry, bool] | None:
+    found = [
+        (geometry, flipped)
+        for flipped in (False, True)
+        for model in _MODELS
+        if (geometry := locate(registered, mirrored(query) if flipped else query, model, 6)) is not None and geometry.score >= _MIN_SCORE
+    ]
+    return max(found, key=lambda f: f[0].score, default=None)
+
+
+def _lay(query: U8, known: Reference, transform: F64, size: tuple[int, int]) -> Aligned | None:
+    """The query on the grid, by the transform and then by the fine step; None where nearly nothing is seen."""
+    on_grid = scaling(size, known.size)
+    to_query = transform @ np.linalg.inv(on_grid)
+    to_query = _fine(query, known, to_query)
+    warped, mask = _warp(query, to_query, known.size)
+    if mask.sum() < _MIN_SEEN:
+        return None
+    return Aligned(warped, known.original, mask, to_query @ on_grid)
+
+
+def _warp(query: U8, to_query: F64, size: tuple[int, int]) -> tuple[F32, F32]:
+    """The query sampled at each pixel of the grid (area-averaged where it is finer), and where it has any."""
+    shrink = float(np.sqrt(abs(np.linalg.det(to_query[:2, :2]))))
+    source = query.astype(np.float32)
+    if shrink > 1.2:
+        source = np.asarray(cv2.GaussianBlur(source, (0, 0), 0.4 * shrink), np.float32)
+    how = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpPerspective(source, to_query, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
+    seen = np.ones(query.shape, np.float32)
+    mask = cv2.warpPerspective(seen, to_query, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return np.asarray(warped, np.float32), np.asarray(mask > 0.99, np.float32)
+
+
+def _fine(query: U8, known: Reference, to_query: F64) -> F64:
+    """Enhanced correlation (Evangelidis and Psarakis 2008) at the small picture's size; unchanged where it leads nowhere."""
+    height, width = known.small.shape
+    half = scaling(known.size, (width, height))
+    rough, mask = _warp(query, to_query @ np.linalg.inv(half), (width, height))
+    inner = np.asarray(cv2.erode(mask, np.ones((9, 9), np.uint8)) * 255, np.uint8)
+    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _STEPS, 1e-5)
+    start = np.eye(3, dtype=np.float32)
+    try:
+        found = cv2.findTransformECC(known.small.astype(np.float32), rough, start, cv2.MOTION_HOMOGRAPHY, stop, inner, 5)[1]
+    except cv2.error:
+        return to_query
+    step = np.asarray(found, float)
+    moved = step @ np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]], float)
+    drift = np.abs(moved[:2] / moved[2] - np.array([[0, width, width, 0], [0, 0, height, height]])).max()
+    if not np.isfinite(drift) or drift > 0.15 * max(width, height):
+        return to_query
+    return np.asarray(to_query @ np.linalg.inv(half) @ step @ half)

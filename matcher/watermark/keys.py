@@ -1,0 +1,156 @@
+"""Keys, the pattern that a key draws, and the registration that carries a key.
+
+The pattern is Gaussian noise in a band of frequencies of a canonical grid (long side `GRID`), with an amplitude that falls with the square
+root of the frequency so that it survives shrinking. Its coefficients come from SHAKE-256 of the key: who lacks the key cannot tell them
+from noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import zlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+import cv2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from matcher.pixels import F32, U8, fit
+
+GRID: Final = 1024
+KEY_BYTES: Final = 32
+BAND: Final = (0.015, 0.2)
+"""Cycles per pixel of the canonical grid."""
+_SLOPE: Final = -0.5
+_MAGIC: Final = b"FGL1"
+_MAX_SIDE: Final = 65_535
+_FLOOR: Final = 0.8
+_TEXTURE: Final = 0.09
+_CEILING: Final = 3.0
+
+C64 = npt.NDArray[np.complex64]
+
+
+class WatermarkError(Exception):
+    """Base of what the watermark library raises on purpose."""
+
+
+class RegistrationInvalid(WatermarkError, ValueError):
+    """The bytes are no registration of a version that this program reads."""
+
+
+class NotSupported(WatermarkError, NotImplementedError):
+    """Documented, and not part of this version yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What detection needs: the key, a small JPEG of the original, its size and the SHA-256 of its pixels. Whoever holds it can detect."""
+
+    key: bytes = field(repr=False)
+    small: bytes = field(repr=False)
+    width: int
+    height: int
+    pixel_hash: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.key) != KEY_BYTES or len(self.pixel_hash) != 32 or not self.small:
+            raise RegistrationInvalid("a registration has a key and a pixel hash of 32 bytes each, and a small picture")
+        if not (0 < self.width <= _MAX_SIDE and 0 < self.height <= _MAX_SIDE):
+            raise RegistrationInvalid(f"a registered picture has sides of 1 to {_MAX_SIDE} pixels")
+
+    @property
+    def key_id(self) -> str:
+        """32 hex digits that name the key without giving it away."""
+        return hashlib.sha256(b"filigrane key id" + self.key).hexdigest()[:32]
+
+    def to_bytes(self) -> bytes:
+        """Versioned, with a checksum. Not encrypted."""
+        body = msgspec.msgpack.encode(_Stored(self.key, self.small, self.width, self.height, self.pixel_hash))
+        return _MAGIC + zlib.crc32(body).to_bytes(4, "big") + body
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Registration:
+        """Raises RegistrationInvalid."""
+        if data[:4] != _MAGIC:
+            raise RegistrationInvalid("not a registration, or one of a newer version")
+        if zlib.crc32(data[8:]).to_bytes(4, "big") != data[4:8]:
+            raise RegistrationInvalid("the registration's checksum does not fit")
+        try:
+            stored = msgspec.msgpack.decode(data[8:], type=_Stored)
+        except msgspec.MsgspecError as error:
+            raise RegistrationInvalid(f"the registration cannot be read: {error}") from error
+        return cls(stored.key, stored.small, stored.width, stored.height, stored.pixel_hash)
+
+
+class _Stored(msgspec.Struct, frozen=True, array_like=True):
+    key: bytes
+    small: bytes
+    width: int
+    height: int
+    pixel_hash: bytes
+
+
+def new_key() -> bytes:
+    """A key from the operating system."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def grid(width: int, height: int) -> tuple[int, int]:
+    """(width, height) of the canonical grid of a picture."""
+    return fit(width, height, GRID)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Band:
+    """The coefficients of an rfft2 on a grid that carry the mark: flat `rows`, `columns`, and the pattern's `amplitude` at each."""
+
+    size: tuple[int, int]
+    rows: npt.NDArray[np.intp]
+    columns: npt.NDArray[np.intp]
+    amplitude: F32
+
+
+@lru_cache(16)
+def band(size: tuple[int, int]) -> Band:
+    """The band of a grid of (width, height) `size`."""
+    width, height = size
+    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
+    radius = np.hypot(fx, fy)
+    # the first and last column hold conjugate pairs: leaving them out keeps every coefficient independent
+    inside = (radius >= BAND[0]) & (radius <= BAND[1]) & (fx > 0) & (fx < 0.5)
+    rows, columns = np.nonzero(inside)
+    return Band(size, rows, columns, np.asarray((radius[inside] / BAND[0]) ** _SLOPE, np.float32))
+
+
+def coefficients(key: bytes, size: tuple[int, int]) -> C64:
+    """The key's complex Gaussian numbers for each coefficient of the grid's band: real and imaginary part N(0, 1), independent."""
+    count = len(band(size).rows)
+    stream = hashlib.shake_256(b"filigrane pattern 1" + size[0].to_bytes(4, "big") + size[1].to_bytes(4, "big") + key).digest(8 * count)
+    words = np.frombuffer(stream, "<u4").astype(np.float64).reshape(2, count)
+    uniform = (words + 0.5) / 2.0**32
+    radius, angle = np.sqrt(-2 * np.log(uniform[0])), 2 * np.pi * uniform[1]
+    return np.asarray(radius * np.exp(1j * angle), np.complex64)
+
+
+def pattern(key: bytes, size: tuple[int, int]) -> F32:
+    """The key's pattern on a grid of (width, height) `size`: H x W, mean 0, standard deviation 1."""
+    where = band(size)
+    spectrum = np.zeros((size[1], size[0] // 2 + 1), np.complex64)
+    spectrum[where.rows, where.columns] = coefficients(key, size) * where.amplitude
+    drawn = np.fft.irfft2(spectrum, s=(size[1], size[0]))
+    return np.asarray(drawn / drawn.std(), np.float32)
+
+
+def strength(luma: U8 | F32) -> F32:
+    """How much of the pattern each place of a luma picture on the grid (H x W) hides, in gray levels: more in texture, little in sky."""
+    image = np.asarray(luma, np.float32)
+    mean = cv2.boxFilter(image, -1, (15, 15))
+    # the difference of two float32 averages may come out slightly negative
+    deviation = np.sqrt(np.maximum(cv2.boxFilter(image * image, -1, (15, 15)) - mean * mean, 0))
+    bound = np.clip(_FLOOR + _TEXTURE * deviation, _FLOOR, _CEILING)
+    return np.asarray(cv2.GaussianBlur(bound, (0, 0), 6), np.float32)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import mimetypes
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -82,7 +82,7 @@ def serve(plan: Plan, log: Path | None = None) -> Iterator[Served]:
         OSError: no free port on 127.0.0.1.
     """
     with ExitStack() as stack:
-        servers = {host: stack.enter_context(_Server(host)) for host in plan.hosts}
+        servers = {host: stack.enter_context(_Server(host, plan.folder / host)) for host in plan.hosts}
         urls = {host: f"http://127.0.0.1:{server.server_port}" for host, server in servers.items()}
         served = Served(plan, urls, stack.enter_context(log.open("a")) if log else None)
         for server in servers.values():
@@ -99,13 +99,23 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False  # a client may keep its connection open
     served: Served
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.host = host
+        self.files = {_path_of(file, folder): file for file in folder.rglob("*") if file.is_file()}
+        """All that there is, by its path: nothing else can be reached."""
 
     def server_bind(self) -> None:
         super().server_bind()
-        self.server_name = "127.0.0.1"
+        self.server_name = "127.0.0.1"  # the base class asks the resolver
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):  # a client that went away is no news
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+def _path_of(file: Path, folder: Path) -> str:
+    return "/" + file.relative_to(folder).as_posix().removesuffix("index.html")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -126,21 +136,11 @@ class _Handler(BaseHTTPRequestHandler):
         target = plan.redirects.get(Place(self.server.host, path))
         if target is not None:
             status = self._send(HTTPStatus.FOUND, b"", {"Location": self.server.served.url(target)})
-        elif (file := self._file(path)) is not None:
+        elif (file := self.server.files.get(unquote(path))) is not None:
             status = self._send_file(file)
         else:
             status = self._send(HTTPStatus.NOT_FOUND, _NOT_FOUND, {"Content-Type": _TYPES[".html"]})
         self.server.served.note(Request(self.server.host, path, status, at, self.headers.get("User-Agent", "")))
-
-    @cached_property
-    def _root(self) -> Path:
-        return (self.server.served.plan.folder / self.server.host).resolve()
-
-    def _file(self, path: str) -> Path | None:
-        file = (self._root / unquote(path).lstrip("/")).resolve()
-        if file.is_dir():
-            file /= "index.html"
-        return file if file.is_relative_to(self._root) and file.is_file() else None
 
     def _send_file(self, file: Path) -> int:
         body = file.read_bytes()

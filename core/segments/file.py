@@ -48,8 +48,7 @@ class SegmentFile:
         try:
             self._size += self._write(b"".join(pieces))
         except OSError as error:
-            os.ftruncate(self._file.fileno(), start)
-            self._size = start
+            self._take_back(start)
             raise _unavailable("write", self.path, error) from error
         return start
 
@@ -71,6 +70,13 @@ class SegmentFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _take_back(self, size: int) -> None:
+        """Where not even this works the file is closed: what came after half a member would be lost."""
+        try:
+            os.ftruncate(self._file.fileno(), size)
+        except OSError:
+            self.close()
 
     def _write(self, data: bytes) -> int:
         view = memoryview(data)

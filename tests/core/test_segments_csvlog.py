@@ -72,8 +72,9 @@ def test_an_empty_log_has_its_header(tmp_path: Path) -> None:
 
 
 def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
+    rows: list[dict[str, Value]] = [{"url": f"http://a/{number}", "count": number} for number in range(1000)]
     for name in ("one", "another"):
-        write(tmp_path / name, *({"url": f"http://a/{number}", "count": number} for number in range(1000)))
+        write(tmp_path / name, *rows)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "another").read_bytes()
     subprocess.run(["gzip", "-t"], check=True, input=(tmp_path / "one").read_bytes(), capture_output=True)
 

@@ -27,14 +27,18 @@ class Settings(BaseSettings):
     database_url: str = Field(default="", description="Database; empty: SQLite in the data folder.")
     store_url: str = Field(default="", description="Object store, `file:///folder`; empty: a folder in the data folder.")
     bus_url: str = Field(default="local:", description="Bus; `local:` is a durable log in the data folder.")
-    public_url: str = Field(default="http://127.0.0.1:8000", description="Where clients reach the API: the start of every URL in its answers.")
+    public_url: str = Field(
+        default="http://127.0.0.1:8000", description="Where clients reach the API: the start of every URL in its answers."
+    )
     secret_key: str = Field(default="", description="Key of tokens and capabilities; empty: drawn once into the data folder (mode 0600).")
     allow_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(), description="Networks (CIDR, with commas) that crawling and remote URLs may reach although they are private."
     )
     topic_prefix: str = Field(default="", description="Put before each topic's name.")
     topic_partitions: int = Field(default=8, ge=1, le=1024, description="Partitions of each topic.")
-    segment_seconds: float = Field(default=10.0, gt=0, description="How long a segment of pictures stays open; pages take six times as long.")
+    segment_seconds: float = Field(
+        default=10.0, gt=0, description="How long a segment of pictures stays open; pages take six times as long."
+    )
 
     @field_validator("allow_networks", mode="before")
     @classmethod

@@ -211,7 +211,9 @@ def due(tx: Session, now: datetime) -> list[int]:
     )
     woken = []
     for session_id in list(tx.scalars(found)):
-        change = update(CrawlSession).where(CrawlSession.id == session_id, CrawlSession.state.in_(("done", "failed")), CrawlSession.next_due <= now)
+        change = update(CrawlSession).where(
+            CrawlSession.id == session_id, CrawlSession.state.in_(("done", "failed")), CrawlSession.next_due <= now
+        )
         if tx.execute(change.values(state="pending", next_due=None)).rowcount:  # type: ignore[attr-defined]
             outbox.add(tx, SESSIONS, session_id, now)
             woken.append(session_id)
@@ -270,6 +272,13 @@ def expired_segments(tx: Session, before: datetime, limit: int) -> list[Segment]
     """Segments whose cycle's batch is older than that: their bytes are in its artifacts. Journal pieces only once they are sent."""
     found = select(Segment).join(Batch, (Batch.session_id == Segment.session_id) & (Batch.crawl_cycle == Segment.cycle))
     found = found.where(Batch.ctime < before, Segment.deleted.is_(False), (Segment.kind != "journal") | Segment.sent.is_not(None))
+    return list(tx.scalars(found.order_by(Segment.id).limit(limit)))
+
+
+def segments_of_deleted(tx: Session, limit: int) -> list[Segment]:
+    """Segments of sessions that their owners deleted."""
+    found = select(Segment).join(CrawlSession, CrawlSession.id == Segment.session_id)
+    found = found.where(CrawlSession.deleted.is_(True), Segment.deleted.is_(False))
     return list(tx.scalars(found.order_by(Segment.id).limit(limit)))
 
 

@@ -1,0 +1,137 @@
+"""filigrane in Python: mark pictures, detect marks, find copies. Pictures are uint8 sRGB arrays, H x W x 3.
+
+marked, registration = filigrane.embed(rgb)
+filigrane.detect(found, registration).marked
+
+index = filigrane.Index()
+index.add("harbour", rgb)
+index.search(found)
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+if TYPE_CHECKING:
+    from matcher.copies.geometry import Model
+    from matcher.copies.index import CopyIndex
+    from matcher.pixels import F64, U8
+    from matcher.watermark.detect import Detection, detect
+    from matcher.watermark.embed import embed
+    from matcher.watermark.keys import Registration
+
+__all__ = ["Detection", "Hit", "Index", "IndexInvalid", "Registration", "detect", "embed"]
+
+_LAZY: Final = {
+    "embed": "matcher.watermark.embed",
+    "detect": "matcher.watermark.detect",
+    "Detection": "matcher.watermark.detect",
+    "Registration": "matcher.watermark.keys",
+}
+_MAGIC: Final = b"FGI1"
+
+Transform = Literal["scale", "affine", "perspective"]
+
+
+def __getattr__(name: str) -> Any:
+    # the image libraries take a second to load, which the command line does not owe
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'filigrane' has no attribute {name!r}")
+
+
+class IndexInvalid(ValueError):
+    """The file is no index of a version that this program reads."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hit:
+    """`score`: -log10 of the expected number of false matches; `transform`: 3 x 3, registered -> query, in pixels; `overlap`: share of the
+    registered picture that the query shows (0..1). With `similar` nothing was verified: verdict and transform are None, score is 0."""
+
+    media_id: str | int
+    score: float
+    verdict: Literal["copy", "same scene"] | None
+    transform: F64 | None
+    mirrored: bool
+    overlap: float | None
+
+
+class Index:
+    """Registered pictures, searched by their look. Thread-safe; what was added or removed counts at once."""
+
+    def __init__(self) -> None:
+        from matcher.copies.index import CopyIndex
+
+        self._copies: CopyIndex[str | int] = CopyIndex()
+
+    def __len__(self) -> int:
+        return len(self._copies)
+
+    def add(self, media_id: str | int, rgb: U8) -> None:
+        """Registers a picture under an id; one that had this id is replaced. Raises ValueError for what is no picture."""
+        from matcher.copies.features import fingerprint
+
+        self._copies.add(media_id, fingerprint(rgb))
+
+    def remove(self, media_id: str | int) -> None:
+        """Raises KeyError."""
+        if not self._copies.remove(media_id):
+            raise KeyError(media_id)
+
+    def search(self, rgb: U8, *, transform: Transform = "scale", similar: bool = False) -> list[Hit]:
+        """Registered pictures that the query shows, copies first. `transform` is what may have been done to it besides mirroring: scale
+        (crop and resize), affine (rotation too) or perspective. With `similar` whatever looks alike, unverified. Raises ValueError."""
+        from matcher.copies.features import fingerprint
+
+        if transform not in get_args(Transform):
+            raise ValueError(f"transform is one of {', '.join(get_args(Transform))}, not {transform!r}")
+        query = fingerprint(rgb)
+        if similar:
+            return [Hit(c.id, 0.0, None, None, c.mirrored, None) for c in self._copies.candidates(query)]
+        model: Model = transform
+        return [
+            Hit(f.id, f.verdict.score, f.verdict.name, f.verdict.transform, f.verdict.mirrored, f.verdict.overlap)
+            for f in self._copies.search(query, model)
+        ]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the index to a file, whole or not at all."""
+        import msgspec
+
+        target = Path(path)
+        body = msgspec.msgpack.encode([(id_, print_.to_bytes()) for id_, print_ in self._copies.items()])
+        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            with draft.open("wb") as file:
+                file.write(_MAGIC + zlib.crc32(body).to_bytes(4, "big") + body)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Index:
+        """The index in a file that `save` wrote. Raises OSError, IndexInvalid."""
+        import msgspec
+
+        from matcher.copies.features import Fingerprint, FingerprintInvalid
+
+        data = Path(path).read_bytes()
+        if data[:4] != _MAGIC or zlib.crc32(data[8:]).to_bytes(4, "big") != data[4:8]:
+            raise IndexInvalid("not an index, one of a newer version, or damaged")
+        index = cls()
+        try:
+            for id_, stored in msgspec.msgpack.decode(data[8:], type=list[tuple[str | int, bytes]]):
+                index._copies.add(id_, Fingerprint.from_bytes(stored))
+        except (msgspec.MsgspecError, FingerprintInvalid) as error:
+            raise IndexInvalid(f"the index cannot be read: {error}") from error
+        return index

@@ -17,7 +17,7 @@ from matcher.copies.features import THUMBNAIL_SIDE, Fingerprint, mirrored, thumb
 from matcher.copies.geometry import Geometry, Model, locate
 from matcher.pixels import F32, F64, U8, scaling
 
-Name = Literal["copy", "same scene", "none"]
+Name = Literal["copy", "same scene"]
 
 MIN_SCORE: Final = 2.0
 _BLOCK: Final = 12

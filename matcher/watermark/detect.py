@@ -1,12 +1,13 @@
 """Detection: the registered picture is taken out of the aligned query, and what is left is correlated with the key's pattern.
 
-The key's coefficients are independent N(0, 1). For any query that does not know the key the statistic is therefore exactly N(0, 1), whatever
-the query looks like and however it was weighted, as long as no weight depends on the key. Every key and every alignment that is tried on a
-picture counts as a hypothesis (Bonferroni).
+The key's coefficients are independent N(0, 1). For any query that does not know the key the statistic is therefore exactly N(0, 1),
+whatever the query looks like and however it was weighted, as long as no weight depends on the key. Every key that is tried on a picture
+counts as a hypothesis (Bonferroni).
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import erfc, sqrt
@@ -18,7 +19,7 @@ import numpy as np
 from matcher.copies.features import Fingerprint
 from matcher.pixels import F32, F64, U8, check_rgb, gray
 from matcher.watermark.align import Aligned, align
-from matcher.watermark.keys import C64, NotSupported, Registration, band, coefficients, strength
+from matcher.watermark.keys import C64, Band, NotSupported, Registration, band, coefficients, strength
 
 MAX_P: Final = 1e-9
 _WINDOW: Final = 31
@@ -72,7 +73,8 @@ def _score(prepared: tuple[Aligned, C64] | None, registration: Registration, hyp
     if prepared is None:
         return Detection(False, 1.0, None, None)
     aligned, observed = prepared
-    p_value = min(1.0, hypotheses * 0.5 * erfc(statistic(observed, registration.key, aligned.size) / sqrt(2.0)))
+    tail = 0.5 * erfc(statistic(observed, registration.key, aligned.size) / sqrt(2.0))
+    p_value = min(1.0, hypotheses * max(tail, sys.float_info.min))
     return Detection(p_value <= MAX_P, p_value, None, aligned.transform)
 
 
@@ -88,8 +90,8 @@ def spectrum(aligned: Aligned) -> C64:
     """What is left of the query without the picture, weighted for correlation: one number for each coefficient of the band."""
     left = residual(aligned)
     where = band(aligned.size)
-    raw = np.fft.rfft2(left)[where.rows, where.columns]
-    return np.asarray(raw * where.amplitude * _whiten(raw, where.rows, where.columns, aligned.size), np.complex64)
+    raw = np.asarray(np.fft.rfft2(left)[where.rows, where.columns], np.complex64)
+    return np.asarray(raw * where.amplitude * _whiten(raw, where), np.complex64)
 
 
 def residual(aligned: Aligned) -> F32:
@@ -102,7 +104,7 @@ def residual(aligned: Aligned) -> F32:
     cov = _mean(x * y) / share - mx * my
     gain = np.clip((cov + 4.0) / (var + 4.0), 0.0, 2.5)
     left = (aligned.query - my - gain * (aligned.original - mx)) * mask
-    noise = _mean(left * left) / share
+    noise = _mean(np.asarray(left * left, np.float32)) / share
     weight = strength(aligned.original) / (noise + 1.0)
     edge = cv2.GaussianBlur(cv2.erode(mask, np.ones((9, 9), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0), (0, 0), 2)
     return np.asarray(left * weight * edge, np.float32)
@@ -112,11 +114,10 @@ def _mean(image: F32) -> F32:
     return np.asarray(cv2.boxFilter(image, -1, (_WINDOW, _WINDOW), borderType=cv2.BORDER_REFLECT), np.float32)
 
 
-def _whiten(raw: C64, rows: object, columns: object, size: tuple[int, int]) -> F32:
+def _whiten(raw: C64, where: Band) -> F32:
     """1 / power of the residual's spectrum, by rings: where the picture's remains are loud, they count less."""
-    width, height = size
-    fy = np.fft.fftfreq(height)[rows]
-    fx = np.fft.rfftfreq(width)[columns]
+    width, height = where.size
+    fy, fx = np.fft.fftfreq(height)[where.rows], np.fft.rfftfreq(width)[where.columns]
     radius = np.hypot(fx, fy)
     ring = (radius / radius.max() * (_RINGS - 1e-6)).astype(int)
     power = np.bincount(ring, np.abs(raw) ** 2, _RINGS) / np.maximum(np.bincount(ring, minlength=_RINGS), 1)

@@ -32,6 +32,8 @@ WARC_PATIENCE: Final = 6
 MAX_DEPTH: Final = 20
 MAX_HOPS: Final = 10
 MAX_TRIES: Final = 2
+LIMITS: Final = {"page": 8 << 20, "image": 64 << 20, "robots": 512 << 10}
+"""Bytes of a body. A page is cut there, a larger picture is refused."""
 PAGE_TYPES: Final = frozenset({"text/html", "application/xhtml+xml"})
 
 
@@ -150,13 +152,15 @@ class Cycle:
 
     # --- what was answered
 
-    def wants(self, task: Task, status: int, content_type: str) -> bool:
-        """Whether the body of this answer is worth reading, as far as its head tells."""
+    def refuses(self, task: Task, status: int, content_type: str, length: int | None) -> str:
+        """Why the body of this answer is not worth reading, as far as its head tells: type, size; empty = read it."""
         if task.kind == "robots" or status >= 300:
-            return True
+            return ""
         if task.kind == "image":
-            return not content_type.startswith("text/")
-        return content_type in PAGE_TYPES or content_type.startswith("image/") or not content_type
+            return "not_an_image" if content_type.startswith("text/") else "size" if (length or 0) > LIMITS["image"] else ""
+        if content_type.startswith("image/"):
+            return "size" if (length or 0) > LIMITS["image"] else ""
+        return "" if content_type in PAGE_TYPES or not content_type else "type"
 
     def answered(self, task: Task, exchange: Exchange) -> None:
         """Files an answer."""

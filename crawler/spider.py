@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scrapy import Request, Spider
@@ -9,7 +10,7 @@ from scrapy.crawler import Crawler
 from scrapy.http import Response
 from twisted.python.failure import Failure
 
-from crawler.cycle import Cycle
+from crawler.cycle import LIMITS, Cycle
 from crawler.download import fetched
 from crawler.frontier import Task
 
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
 
     from crawler.worker import Worker
 
-PAGE_BYTES = 8 << 20
-IMAGE_BYTES = 64 << 20
-ROBOTS_BYTES = 512 << 10
-
-_LIMITS = {"page": PAGE_BYTES, "image": IMAGE_BYTES, "robots": ROBOTS_BYTES}
 
 SETTINGS: dict[str, Any] = {
     "TWISTED_REACTOR_ENABLED": False,
@@ -61,7 +57,8 @@ class SessionSpider(Spider):
 
     async def start(self) -> AsyncIterator[Any]:
         """Nothing to start with: the queue has what is to be fetched."""
-        for request in ():
+        nothing: tuple[Request, ...] = ()
+        for request in nothing:
             yield request
 
     def request(self, cycle: Cycle, task: Task) -> Request:
@@ -71,12 +68,12 @@ class SessionSpider(Spider):
             "task": task,
             "address": task.address,
             "timeout": cycle.session.download_timeout,
-            "max_bytes": _LIMITS[task.kind],
-            "accept": lambda status, content_type: cycle.wants(task, status, content_type),
+            "max_bytes": LIMITS[task.kind],
+            "agent": cycle.agent,
+            "refuse": partial(cycle.refuses, task),
             "download_slot": "all",
         }
-        headers = {"User-Agent": cycle.agent}
-        return Request(task.address, callback=self.answered, errback=self.failed, meta=meta, headers=headers, dont_filter=True)
+        return Request(task.address, callback=self.answered, errback=self.failed, meta=meta, dont_filter=True)
 
     def answered(self, response: Response) -> None:
         self.worker.answered(response.meta["cycle"], response.meta["task"], fetched(response))

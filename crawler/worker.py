@@ -25,7 +25,7 @@ from core.telemetry import counter
 from core.urls import origin, registrable_domain
 from crawler import artifacts, publish
 from crawler.cycle import MAX_HOPS, Cycle, Progress
-from crawler.download import DownloadError, Exchange
+from crawler.download import Exchange
 from crawler.frontier import Frontier, Task
 from crawler.holdings import TTL, Holdings
 from crawler.journal import Entry, Journal
@@ -263,7 +263,7 @@ class Worker:
     def failed(self, cycle: Cycle, task: Task, error: BaseException) -> None:
         """Scrapy has no answer."""
         self.dispatcher.ended(cycle, task, getattr(error, "sent_at", None) or self._services.clock.monotonic())
-        reason = error.reason if isinstance(error, DownloadError) else error.code if isinstance(error, FiligraneError) else "internal"
+        reason = error.code if isinstance(error, FiligraneError) else "internal"
         if reason == "internal":
             log.error("crawler.request_failed", url=task.address, error=repr(error))
         requests_total.labels(task.kind, reason).inc()

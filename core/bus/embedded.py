@@ -1,8 +1,8 @@
 """The bus on one machine: a durable log in one SQLite file, for any number of processes and threads. No broker, no background thread.
 
 A group's partitions are leased to its members. A member renews its membership when it polls or commits (`commit(())` only renews);
-one that is silent for `lease` seconds is dropped by the others. Shares follow from the sorted list of members, so all agree
-without talking. Leases use the machine's monotonic clock: changes of the wall clock do nothing.
+one that is silent for `lease` seconds, or whose process is gone, is dropped by the others. Shares follow from the sorted list of
+members, so all agree without talking. Leases use the machine's monotonic clock: changes of the wall clock do nothing.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from core import events
-from core.bus import Message, Outgoing
+from core.bus import Message, Outgoing, liveness
 from core.bus.sqlite import Connection, News, prepare
 from core.errors import FiligraneError, InvalidInput, Unavailable
 
 MAX_MESSAGE_BYTES: Final = 1_000_000
 _TRIM_ROWS: Final = 1000
+_BEAT: Final = 1.0  # seconds between two renewals at most; they cost no sync
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _INSERT: Final = "INSERT OR REPLACE INTO log (topic, partition, key, value, headers, published, compacted) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
@@ -51,7 +52,7 @@ def partition_of(key: str, partitions: int) -> int:
 class EmbeddedBus:
     """Implements `core.bus.Bus`. Thread-safe; a process that was forked opens its own connections."""
 
-    def __init__(self, path: Path, *, partitions: int = 8, lease: float = 10.0, compacted: Collection[str] = (events.MEDIA,)) -> None:
+    def __init__(self, path: Path, *, partitions: int = 8, lease: float = 30.0, compacted: Collection[str] = (events.MEDIA,)) -> None:
         """Opens the file or makes it; `partitions` counts only then.
 
         Raises:
@@ -246,6 +247,7 @@ class EmbeddedConsumer(_Reader):
         self._group = group
         self._member = uuid.uuid4().hex
         self._lease = lease
+        self._process = liveness.identity()
         self._generation = -1
         self._next_beat = 0.0
         with connection.transaction() as raw:
@@ -311,17 +313,20 @@ class EmbeddedConsumer(_Reader):
     def _renew(self, raw: sqlite3.Connection) -> int:
         """Says that this member lives; returns 1 if its membership is new or was dropped."""
         now = time.monotonic()
-        self._next_beat = now + self._lease / 5
+        self._next_beat = now + min(self._lease / 5, _BEAT)
         new = raw.execute("SELECT 1 FROM members WHERE id = ?", (self._member,)).fetchone() is None
-        raw.execute("INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?)", (self._member, *self._ours, now, self._lease))
+        raw.execute(
+            "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?)", (self._member, *self._ours, now, self._lease, self._process)
+        )
         return int(new)
 
     def _drop_silent(self, raw: sqlite3.Connection) -> int:
-        now = time.monotonic()  # a renewal in the future is from before a restart of the machine
-        return raw.execute(
-            "DELETE FROM members WHERE topic = ? AND name = ? AND id != ? AND (renewed + lease < ? OR renewed > ?)",
-            (*self._ours, self._member, now, now),
-        ).rowcount
+        others = raw.execute(
+            "SELECT id, renewed, lease, process FROM members WHERE topic = ? AND name = ? AND id != ?", (*self._ours, self._member)
+        ).fetchall()
+        silent = [(id_,) for id_, renewed, lease, process in others if _is_over(renewed, lease) or liveness.is_gone(process)]
+        raw.executemany("DELETE FROM members WHERE id = ?", silent)
+        return len(silent)
 
     def _give(self, raw: sqlite3.Connection, mine: dict[int, int], count: int) -> set[int]:
         """Gives up that many partitions, those first in which nothing is uncommitted."""
@@ -351,6 +356,11 @@ class EmbeddedConsumer(_Reader):
 def share(partitions: int, members: int, rank: int) -> int:
     """How many partitions the member at `rank` (0-based) of the sorted members gets; shares differ by at most one."""
     return partitions // members + (rank < partitions % members)
+
+
+def _is_over(renewed: float, lease: float) -> bool:
+    """Whether a lease has ended; a renewal in the future is from before a restart of the machine."""
+    return not 0 <= time.monotonic() - renewed <= lease
 
 
 def _last_offsets(messages: Sequence[Message]) -> dict[int, int]:

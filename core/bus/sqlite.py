@@ -39,7 +39,8 @@ CREATE TABLE groups (
     topic TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL, PRIMARY KEY (topic, name)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE members (
-    id TEXT PRIMARY KEY, topic TEXT NOT NULL, name TEXT NOT NULL, renewed REAL NOT NULL, lease REAL NOT NULL
+    id TEXT PRIMARY KEY, topic TEXT NOT NULL, name TEXT NOT NULL, renewed REAL NOT NULL, lease REAL NOT NULL,
+    process TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE cursors (
     topic TEXT NOT NULL, name TEXT NOT NULL, partition INTEGER NOT NULL, committed INTEGER NOT NULL, member TEXT,

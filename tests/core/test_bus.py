@@ -173,6 +173,27 @@ def test_membership_from_before_a_restart_of_the_machine_does_not_last(bus: Embe
     before.close()
 
 
+def _join_and_wait(path: Path, joined: multiprocessing.SimpleQueue[int]) -> None:
+    consumer = EmbeddedBus(path, lease=3600).consume("images", "g")
+    joined.put(len(consumer.poll(0)))
+    consumer.poll(3600)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_partitions_of_a_killed_process_move_before_its_lease_ends(bus: EmbeddedBus) -> None:
+    bus.publish(numbered("images", 20))
+    context = multiprocessing.get_context("spawn")
+    joined: multiprocessing.SimpleQueue[int] = context.SimpleQueue()
+    child = context.Process(target=_join_and_wait, args=(bus.path, joined))
+    child.start()
+    assert joined.get() == 20
+    child.kill()
+    child.join()
+    consumer = bus.consume("images", "g")
+    assert len(drain(consumer, 20)) == 20
+    consumer.close()
+
+
 def _publish_and_count(bus: EmbeddedBus, consumer: EmbeddedConsumer, answers: multiprocessing.SimpleQueue[object]) -> None:
     bus.publish(numbered("images", 5))
     answers.put(bus.lag("images", "g"))

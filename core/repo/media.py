@@ -83,6 +83,20 @@ def find(tx: Session, account_id: int, path: str) -> Media | None:
     return tx.scalar(select(Media).where(Media.path == path, Media.account_id == account_id))
 
 
+def creatable(tx: Session, account_id: int, path: str) -> str:
+    """The path as it will be stored.
+
+    Raises:
+        Forbidden: not below the account's home directory.
+        InvalidInput: not a path, or with a reserved name.
+    """
+    path = clean_path(path)
+    _home_of(tx, account_id, path)
+    if RESERVED.intersection(path.split("/")):
+        raise InvalidInput("the names _move and _matches are reserved", code="reserved_name")
+    return path
+
+
 def homes(account_id: int) -> Select[Media]:
     """The home directories that the account sees."""
     return select(Media).where(Media.account_id == account_id, Media.parent_id.is_(None))
@@ -106,7 +120,7 @@ def create_folder(tx: Session, account_id: int, path: str, now: datetime) -> tup
         Conflict: a picture is there, or on the way.
         Forbidden, InvalidInput: the path is not for this account, or not one.
     """
-    path = _creatable(tx, account_id, path)
+    path = creatable(tx, account_id, path)
     return _folder(tx, account_id, path, now)
 
 
@@ -117,7 +131,7 @@ def put_picture(tx: Session, account_id: int, path: str, draft: PictureDraft, no
         Conflict: a folder is there, or a picture on the way.
         Forbidden, InvalidInput: the path is not for this account, or not one.
     """
-    path = _creatable(tx, account_id, path)
+    path = creatable(tx, account_id, path)
     account = _locked(tx, account_id)
     if path == account.home:
         raise Conflict("this is a home directory, a folder", code="is_folder")
@@ -215,14 +229,6 @@ def _home_of(tx: Session, account_id: int, path: str) -> str:
     if home is None or path.partition("/")[0] != home:
         raise Forbidden("this home directory is not yours", code="foreign_home")
     return home
-
-
-def _creatable(tx: Session, account_id: int, path: str) -> str:
-    path = clean_path(path)
-    _home_of(tx, account_id, path)
-    if RESERVED.intersection(path.split("/")):
-        raise InvalidInput("the names _move and _matches are reserved", code="reserved_name")
-    return path
 
 
 def _locked(tx: Session, account_id: int) -> Account:

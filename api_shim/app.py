@@ -1,0 +1,121 @@
+"""The API: every route in one list."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route, Router
+
+from api_shim.endpoint import FILE_LIMIT, JSON_LIMIT, Action, Endpoint, not_built
+from api_shim.errors import error_response
+from api_shim.links import BASE
+from api_shim.middleware import Requests
+from api_shim.routes import account, crawling, health, matches, media, searches, static
+from api_shim.state import ApiState
+from core.errors import FiligraneError, NotFound
+from core.services import Services
+
+_PRESS = not_built("the press feed")
+_CREDIT = not_built("finding credit lines")
+_RECORDED = not_built("recording searches")
+_WATERMARKING = not_built("watermarking over the API")
+_BLACKLIST = not_built("the domain blacklist")
+
+API: Final[list[BaseRoute]] = [
+    Route("/account", Endpoint(GET=Action(account.show))),
+    Route("/account/token", Endpoint(POST=Action(account.token, needs_body=True, limit=16_384, public=True))),
+    Route("/media", Endpoint(GET=Action(media.root))),
+    Route("/media/_move", Endpoint(POST=not_built("moving media"))),
+    Route(
+        "/media/{path:path}",
+        Endpoint(
+            GET=Action(media.show),
+            PUT=Action(media.put, needs_body=True, limit=FILE_LIMIT, bodiless=frozenset({media.FOLDER})),
+            DELETE=Action(media.delete),
+        ),
+    ),
+    Route("/matches", Endpoint(GET=not_built("one list of all kinds of matches"))),
+    Route("/matches/web", Endpoint(GET=Action(matches.web))),
+    Route("/matches/press", Endpoint(GET=_PRESS)),
+    Route("/matches/credit", Endpoint(GET=_CREDIT)),
+    Route("/matches/user", Endpoint(GET=_RECORDED)),
+    Route("/matches/{match_id}", Endpoint(GET=Action(matches.show))),
+    Route("/matches/{kind}/{match_id}", Endpoint(GET=Action(matches.show))),
+    Route("/crawling/sessions", Endpoint(GET=Action(crawling.list_sessions), POST=Action(crawling.create_session, needs_body=True))),
+    Route(
+        "/crawling/sessions/{session_id}",
+        Endpoint(
+            GET=Action(crawling.show_session),
+            PATCH=Action(crawling.change_session, needs_body=True),
+            DELETE=Action(crawling.delete_session),
+        ),
+    ),
+    Route("/crawling/sessions/{session_id}/batches", Endpoint(GET=Action(crawling.list_batches))),
+    Route("/crawling/batches", Endpoint(GET=Action(crawling.list_batches))),
+    Route("/crawling/batches/{batch_id}", Endpoint(GET=Action(crawling.show_batch))),
+    Route("/searches", Endpoint(GET=_RECORDED, POST=Action(searches.search, needs_body=True, limit=FILE_LIMIT + JSON_LIMIT))),
+    Route("/searches/{search_id}", Endpoint(GET=_RECORDED, DELETE=_RECORDED)),
+    Route("/searches/{search_id}/matches", Endpoint(GET=_RECORDED)),
+    Route("/watermarking", Endpoint(POST=_WATERMARKING)),
+    Route("/watermarking/detect", Endpoint(POST=_WATERMARKING)),
+    Route("/watermarking/key", Endpoint(GET=_WATERMARKING)),
+    Route("/uploads", Endpoint(POST=not_built("temporary uploads"))),
+    Route("/domains/blacklist", Endpoint(GET=_BLACKLIST, POST=_BLACKLIST, DELETE=_BLACKLIST)),
+    Route("/{path:path}", Endpoint()),
+]
+
+
+def create_app(services: Services) -> Starlette:
+    """The ASGI application. It uses the services and does not close them."""
+    state = ApiState(services)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await run_in_threadpool(state.close)
+
+    app = Starlette(
+        routes=[
+            Mount(BASE, app=Router(API, redirect_slashes=False)),
+            Route("/static/{address}", _plain(static.static, state), methods=["GET"]),
+            Route("/objects/{key:path}", _plain(static.stored_object, state), methods=["GET"]),
+            Route("/healthz", _plain(health.healthz, state), methods=["GET"]),
+        ],
+        middleware=[Middleware(Requests)],
+        exception_handlers={HTTPException: _http_error},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.api = state
+    return app
+
+
+def _plain(handler: Callable[[Request, ApiState], Response], state: ApiState) -> Callable[[Request], object]:
+    """Outside the API: no token, no Accept, other bodies than JSON."""
+
+    async def endpoint(request: Request) -> Response:
+        return await run_in_threadpool(handler, request, state)
+
+    return endpoint
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    """What Starlette itself raises: an unknown path or method outside the API."""
+    assert isinstance(error, HTTPException)
+    ours: FiligraneError = NotFound("there is nothing at this address")
+    if error.status_code != 404:
+        ours = FiligraneError(error.detail, code="http_error")
+    response = error_response(ours)
+    response.status_code = error.status_code
+    response.headers.update(error.headers or {})
+    return response

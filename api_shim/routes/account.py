@@ -1,0 +1,58 @@
+"""The account behind the token, and the token behind a password."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from sqlalchemy import func, select
+
+from api_shim import bodies, schemas
+from api_shim.endpoint import Answer, Call
+from core.errors import Unauthorized
+from core.models import Media
+from core.repo import accounts, matches
+
+
+class Credentials(msgspec.Struct):
+    username: Annotated[str, msgspec.Meta(min_length=1, max_length=254)]
+    password: Annotated[str, msgspec.Meta(max_length=1024)]
+
+
+def show(call: Call) -> Answer:
+    account = call.account
+    with call.database.read() as tx:
+        images = select(func.count(), func.coalesce(func.sum(Media.disk_usage), 0)).where(
+            Media.account_id == account.id, Media.type == "image"
+        )
+        image_count, disk_usage = tx.execute(images).one()
+        surplus = matches.surplus(tx, account.id)
+    return Answer(
+        schemas.Account(
+            username=account.username,
+            email=account.email,
+            full_name=account.full_name,
+            service_plan="self-hosted",
+            incidents=None,
+            image_count=image_count,
+            image_quota=None,
+            disk_usage=disk_usage,
+            disk_quota=None,
+            home=account.home,
+            matches_not_listed=surplus,
+        )
+    )
+
+
+def token(call: Call) -> Answer:
+    """The account's token, for its user name (or e-mail address) and password."""
+    given = bodies.parse(Credentials, call.fields())
+    address = call.request.client.host if call.request.client else ""
+    call.state.attempts.check(address)
+    try:
+        with call.database.read() as tx:
+            account = accounts.check_password(tx, given.username, given.password)
+    except Unauthorized:
+        call.state.attempts.failed(address)
+        raise
+    return Answer(schemas.Token(accounts.token_of(call.links.secret, account)))

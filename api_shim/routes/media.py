@@ -1,0 +1,137 @@
+"""The media tree: look, register, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+from sqlalchemy.orm import Session
+
+from api_shim import bodies, remote, schemas
+from api_shim.endpoint import Answer, Call, raw_path
+from api_shim.pagination import Order
+from api_shim.present import Presenter
+from api_shim.routes.matches import page_of_web_matches
+from api_shim.schemas import stamp
+from core import imageinfo, outbox
+from core.errors import Conflict, InvalidInput, NotBuilt, NotFound, UnsupportedMedia
+from core.models import Media
+from core.repo import media
+from core.urls import MAX_LENGTH
+from matcher import registrar
+
+FOLDER: Final = "application/x-directory"
+_PICTURES: Final = frozenset({"image/jpeg", "image/jpg", "image/png", "image/webp"})
+_LATER: Final = {"application/lmk": "registering a watermark's registration file", "video/mp4": "registering videos"}
+_BY_ID: Final = Order("media", (Media.id,), descending=False)
+_EXCLUSIVE: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+class RemotePicture(msgspec.Struct):
+    url: Annotated[str, Meta(min_length=1, max_length=2 * MAX_LENGTH)]
+    exclusive: bool | UnsetType = UNSET
+
+
+def root(call: Call) -> Answer:
+    """The home directories that the token sees."""
+    with call.database.read() as tx:
+        page = call.paginator("/media").page(tx, media.homes(call.account.id), _BY_ID)
+        children = Presenter(tx, call.links).media(page.items)
+    created = stamp(call.account.created)
+    return Answer(schemas.Folder(call.links.api("/media"), "", created, "folder", page.count, page.next, page.previous, children))
+
+
+def show(call: Call) -> Answer:
+    """The media at the path, or (where there is none) the matches of the one before `/matches/<kind>`."""
+    path = raw_path(call.request)
+    with call.database.read() as tx:
+        node = media.find(tx, call.account.id, path)
+        if node is not None:
+            return _shown(call, Presenter(tx, call.links), node, tx)
+        owner, kind = _sub_resource(path)
+        node = media.get(tx, call.account.id, owner)
+    if kind != "web":
+        raise NotBuilt(f"{kind} matches are documented and not built yet")
+    return page_of_web_matches(call, f"{call.links.media(node.path).removeprefix(call.links.api(''))}/matches/web/", node.id)
+
+
+def put(call: Call) -> Answer:
+    """Registers what the body holds or names at the path; 201, or 200 when it replaced a media or the folder was there."""
+    path = raw_path(call.request)
+    kind = bodies.media_type(call.content_type)
+    if kind == FOLDER:
+        return _put_folder(call, path)
+    if kind in _LATER:
+        raise NotBuilt(f"{_LATER[kind]} is documented and not built yet")
+    if kind in _PICTURES:
+        return _put_picture(call, path, call.body, _exclusive_header(call))
+    if kind in ("application/json", "application/x-www-form-urlencoded", ""):
+        wanted = bodies.parse(RemotePicture, call.fields())
+        _check_free(call, path)
+        return _put_picture(call, path, remote.content_of(call, wanted.url), None if wanted.exclusive is UNSET else wanted.exclusive)
+    raise UnsupportedMedia(f"{kind} cannot be registered; send JPEG, PNG, WebP, or JSON with a url")
+
+
+def delete(call: Call) -> Answer:
+    with call.database.write() as tx:
+        keys = media.delete(tx, call.account.id, raw_path(call.request), call.clock.now())
+    outbox.drain(call.services)
+    call.services.store.delete(keys)
+    return Answer(status=204)
+
+
+def _shown(call: Call, presenter: Presenter, node: Media, tx: Session) -> Answer:
+    if node.type != "folder":
+        return Answer(presenter.media([node])[0])
+    page = call.paginator(f"/media/{quote(node.path)}").page(tx, media.children(node.id), _BY_ID)
+    return Answer(presenter.folder(node, page))
+
+
+def _sub_resource(path: str) -> tuple[str, str]:
+    """(path of the media, kind of matches). Raises NotFound."""
+    owner, _, rest = path.rpartition("/")
+    owner, _, collection = owner.rpartition("/")
+    if collection not in ("matches", "_matches") or rest not in ("web", "press", "user") or not owner:
+        raise NotFound("there is no media at this path", code="media_not_found")
+    return owner, rest
+
+
+def _put_folder(call: Call, path: str) -> Answer:
+    with call.database.write() as tx:
+        node, created = media.create_folder(tx, call.account.id, path, call.clock.now())
+        answer = _shown(call, Presenter(tx, call.links), node, tx)
+    return Answer(answer.body, 201 if created else 200)
+
+
+def _put_picture(call: Call, path: str, data: bytes, exclusive: bool | None) -> Answer:
+    replaces = _check_free(call, path)
+    if (imageinfo.sniff(data) or "").startswith("video/"):
+        raise NotBuilt("registering videos is documented and not built yet")
+    prepared = call.state.prepare(data)
+    media_id = registrar.register(call.services, call.account.id, path, prepared, exclusive=exclusive, disk_usage=len(data))
+    with call.database.read() as tx:
+        node = tx.get(Media, media_id)
+        if node is None:
+            raise Conflict("the media was deleted while it was registered")
+        return Answer(Presenter(tx, call.links).media([node])[0], 200 if replaces else 201)
+
+
+def _check_free(call: Call, path: str) -> bool:
+    """Before anything costly: whether a picture may be put at the path, and whether it replaces one."""
+    with call.database.read() as tx:
+        path = media.creatable(tx, call.account.id, path)
+        node = media.find(tx, call.account.id, path)
+    if node is not None and node.type == "folder":
+        raise Conflict("there is a folder at this path", code="is_folder")
+    return node is not None
+
+
+def _exclusive_header(call: Call) -> bool | None:
+    value = call.request.headers.get("x-lamark-exclusive")
+    if value is None:
+        return None
+    if value.strip().lower() not in _EXCLUSIVE:
+        raise InvalidInput("X-Lamark-Exclusive is true or false", code="invalid_header")
+    return _EXCLUSIVE[value.strip().lower()]

@@ -1,0 +1,188 @@
+"""The API's objects, as they stand in JSON. Points in time are UTC with six decimals and a Z."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class Media(msgspec.Struct, omit_defaults=True):
+    url: str
+    path: str
+    created: str
+    type: str
+    image: str | UnsetType = UNSET
+    thumbnail: str | UnsetType = UNSET
+    disk_usage: int | UnsetType = UNSET
+    exclusive: bool | UnsetType = UNSET
+    web_matches: str | UnsetType = UNSET
+    press_matches: str | UnsetType = UNSET
+    user_matches: str | UnsetType = UNSET
+
+
+class Folder(msgspec.Struct):
+    """The folder that was asked for, with a page of what is in it."""
+
+    url: str
+    path: str
+    created: str
+    type: str
+    count: int
+    next: str | None
+    previous: str | None
+    children: list[Media]
+
+
+class Image(msgspec.Struct):
+    """A registered picture."""
+
+    url: str
+    width: int
+    height: int
+    credit: str | None
+    thumbnail: str | None
+    type: str = "registered"
+
+
+class Evidence(msgspec.Struct):
+    """Why it is a match. `transform`: 9 numbers, row by row, registered -> found, in pixels."""
+
+    p_value: float | None
+    payload: int | None
+    verdict: str | None
+    score: float | None
+    transform: list[float] | None
+    overlap: float | None
+    mirrored: bool | None
+
+
+class WebMatch(Evidence, kw_only=True):
+    url: str
+    created: str
+    type: str
+    watermarked: bool
+    exclusive: bool | UnsetType = UNSET
+    query_url: str
+    query_page_url: str
+    paths: list[Media]
+    image: Image
+
+
+class UserMatch(Evidence, kw_only=True):
+    created: str
+    type: str
+    watermarked: bool
+    paths: list[Media]
+    image: Image
+
+
+class Matches(msgspec.Struct):
+    count: int
+    next: str | None
+    previous: str | None
+    results: list[WebMatch]
+
+
+class SearchDone(msgspec.Struct):
+    """A synchronous search: never recorded, so without an address."""
+
+    status: str
+    matches: list[UserMatch]
+
+
+class Session(msgspec.Struct, kw_only=True):
+    url: str
+    id: int
+    ctime: str
+    mtime: str
+    stime: str | None
+    state: str
+    cycle_count: int
+    crawl_delay: int | float
+    search: bool
+    download_delay: int | float
+    download_timeout: int | float
+    start_urls: list[str]
+    batches: str
+    robots: bool
+    shared: bool
+    interval: float | None
+    cron: str | None
+    max_depth: int | None
+    max_pages: int | None
+    user_agent: str | None
+    reason: str | None
+
+
+class Sessions(msgspec.Struct):
+    count: int
+    next: str | None
+    previous: str | None
+    results: list[Session]
+
+
+class Found(msgspec.Struct):
+    """What a batch has of one kind: how many, and where to download it."""
+
+    count: int
+    log: str | UnsetType = UNSET
+    tar: str | UnsetType = UNSET
+    warc: str | UnsetType = UNSET
+
+
+class Batch(msgspec.Struct):
+    url: str
+    id: int
+    ctime: str
+    session: str
+    crawl_cycle: int
+    images: Found
+    videos: Found
+    documents: Found
+    pages: Found
+    skipped: Found
+
+
+class Batches(msgspec.Struct):
+    count: int
+    next: str | None
+    previous: str | None
+    results: list[Batch]
+
+
+class Account(msgspec.Struct):
+    username: str
+    email: str
+    full_name: str
+    service_plan: str
+    incidents: str | None
+    image_count: int
+    image_quota: int | None
+    disk_usage: int
+    disk_quota: int | None
+    home: str
+    matches_not_listed: int
+    """Pages with copies that are counted only, because 1,000 of their site are listed."""
+
+
+class Token(msgspec.Struct):
+    token: str
+
+
+class Moved(msgspec.Struct):
+    path: str
+
+
+class Health(msgspec.Struct):
+    status: str
+
+
+def stamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def number(value: float) -> int | float:
+    """Whole seconds as the API shows them: 300, not 300.0."""
+    return int(value) if float(value).is_integer() else value

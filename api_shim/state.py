@@ -1,0 +1,34 @@
+"""What the API keeps beside the services, once per process."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from matcher.registrar import PreparedPicture
+
+from api_shim.answers import Answers
+from api_shim.auth import Attempts
+from core.netguard import Netguard
+from core.services import Services
+from matcher import registrar
+from matcher.decode import Decoders
+
+DECODERS: Final = 2
+"""Worker processes that decode what is registered."""
+
+
+class ApiState:
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.answers = Answers(services)
+        self.attempts = Attempts(services.clock)
+        self.netguard = Netguard(services.settings.allow_networks)
+        self._decoders = Decoders(DECODERS)
+
+    def prepare(self, data: bytes) -> PreparedPicture:
+        """Decodes and fingerprints in a worker process. Raises InvalidImage, UnsupportedMedia."""
+        return self._decoders.run(registrar.prepare, data)
+
+    def close(self) -> None:
+        self.answers.close()
+        self._decoders.close()

@@ -1,0 +1,155 @@
+"""One cycle of a session, followed to its batch. Where nobody else runs the roles, they run as our children until it is done."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from typing import IO, Final
+
+from rich.console import Console
+from rich.status import Status
+
+from api_shim import present, schemas
+from core import outbox
+from core.errors import Conflict, Unavailable
+from core.events import IMAGES
+from core.models import Batch, CrawlSession
+from core.repo import crawls
+from core.services import Services
+from crawler.journal import Image, Page, decode_piece
+from filigrane.commands import Caller, say
+from filigrane.serve import AlreadyRunning, Running, lock, running_on
+from filigrane.supervisor import Child, Supervisor, environment
+from matcher.worker import GROUP
+
+_TICK: Final = 0.1
+_DEATHS: Final = 4
+"""In a row, before a role is given up."""
+
+
+def run_cycle(caller: Caller, session_id: int) -> schemas.Batch:
+    """Lets the session's next cycle begin (or goes on with the one that runs) and waits for its batch; with search, for its matches too.
+
+    Raises:
+        Conflict: the session was paused.
+        NotFound: no such session, or it was deleted meanwhile.
+        Unavailable: a role dies again and again.
+    """
+    before = _begin(caller, session_id)
+    with ExitStack() as stack:
+        own = _Own(caller.services, session_id, stack)
+        progress = _Progress(caller.services, session_id, stack)
+        while (batch := _batch(caller, session_id, before)) is None:
+            own.watch()
+            progress.look()
+            time.sleep(_TICK)
+        while own.matching():
+            own.watch()
+            time.sleep(_TICK)
+    with caller.services.database.read() as tx:
+        return present.batches(tx, [batch], caller.links)[0]
+
+
+def _begin(caller: Caller, session_id: int) -> int:
+    """The last cycle that already has its batch."""
+    with caller.services.database.write() as tx:
+        session = crawls.get_session(tx, caller.account.id, session_id)
+        running = session.state == "running"
+        if not running:
+            crawls.run_session(tx, caller.account.id, session_id, caller.services.clock.now())
+        before = session.cycle_count - running
+    outbox.drain(caller.services)
+    return before
+
+
+def _batch(caller: Caller, session_id: int, before: int) -> Batch | None:
+    """The batch of the cycle after `before`, once it is there."""
+    with caller.services.database.read() as tx:
+        session = crawls.get_session(tx, caller.account.id, session_id)
+        found = crawls.batches_of(caller.account.id, session_id).where(Batch.crawl_cycle > before).order_by(Batch.crawl_cycle).limit(1)
+        batch = tx.scalar(found)
+    if batch is None and session.state == "paused":
+        raise Conflict(f"session {session_id} was paused", code="session_paused")
+    return batch
+
+
+class _Own:
+    """The roles that run as our children, as soon as nobody else runs any on this data."""
+
+    def __init__(self, services: Services, session_id: int, stack: ExitStack) -> None:
+        self._services = services
+        self._stack = stack
+        with services.database.read() as tx:
+            self._session = crawls.get_session(tx, None, session_id)
+        self._supervisor: Supervisor | None = None
+        self._said = False
+
+    def watch(self) -> None:
+        if self._supervisor is None:
+            self._take_over()
+            return
+        self._supervisor.watch()
+        for child in self._supervisor.children:
+            if child.deaths >= _DEATHS:
+                raise Unavailable(f"the {child.role} dies again and again; see {self._log}", code="role_dies")
+
+    def matching(self) -> bool:
+        """Whether our matcher has still to look at pictures. A running `serve` matches on by itself."""
+        return self._supervisor is not None and self._session.search and self._services.bus.lag(IMAGES, GROUP) > 0
+
+    @property
+    def _log(self) -> str:
+        return str(self._services.settings.data / "run" / "command.log")
+
+    def _take_over(self) -> None:
+        data = self._services.settings.data
+        if (other := running_on(data)) is not None:
+            self._tell(other)
+            return
+        try:
+            self._stack.enter_context(lock(data, Running(os.getpid(), "filigrane crawl")))
+        except AlreadyRunning:
+            return
+        children = [Child("crawler", ("--only-session", str(self._session.id)), once=True)]
+        if self._session.search:
+            children.append(Child("matcher"))
+        (data / "run").mkdir(exist_ok=True)
+        log: IO[bytes] = self._stack.enter_context(open(self._log, "wb"))  # noqa: PTH123
+        self._supervisor = self._stack.enter_context(Supervisor(environment(self._services.settings), data / "run", children, log))
+
+    def _tell(self, other: Running) -> None:
+        if not self._said:
+            say(f"filigrane: `{other.command}` (pid {other.pid}) does the work; following it")
+            self._said = True
+
+
+class _Progress:
+    """Pages and pictures so far, as the stored pieces of the cycle's journal tell."""
+
+    def __init__(self, services: Services, session_id: int, stack: ExitStack) -> None:
+        self._services = services
+        self._session_id = session_id
+        self._seen: set[int] = set()
+        self._pages = self._pictures = 0
+        console = Console(stderr=True)
+        self._status: Status | None = stack.enter_context(console.status("waiting for the crawler")) if console.is_terminal else None
+
+    def look(self) -> None:
+        with self._services.database.read() as tx:
+            session: CrawlSession = crawls.get_session(tx, None, self._session_id)
+            rows = crawls.segments_of(tx, session.id, session.cycle_count, "journal")
+        news = [row for row in rows if row.id not in self._seen]
+        for row in news:
+            self._seen.add(row.id)
+            for record in decode_piece(self._services.store.get(row.key)).records:
+                self._pages += isinstance(record, Page) and not record.robots
+                self._pictures += isinstance(record, Image)
+        if news:
+            self._show(f"{session.start_urls[0]}: {self._pages} pages, {self._pictures} pictures")
+
+    def _show(self, line: str) -> None:
+        if self._status is not None:
+            self._status.update(line)
+        else:
+            say(line)

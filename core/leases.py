@@ -1,7 +1,7 @@
 """Leases on domains: one holder at a time, fenced by an epoch.
 
-The row decides. Whoever takes a lease from another (or from an earlier life of itself) raises its epoch; everything that is stored names the
-epoch it was made under, and `check` runs in the same transaction as the rows that it protects.
+The row decides. Whoever takes a lease from another (or from an earlier life of itself) raises its epoch; everything that is stored names
+the epoch it was made under, and `check` runs in the same transaction as the rows that it protects.
 """
 
 from __future__ import annotations

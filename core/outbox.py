@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 def add(tx: Session, topic: str, subject_id: int, now: datetime) -> None:
     """A message on the topic about the subject (a session, a picture) is to be sent once this transaction is committed."""
+    if topic not in _BUILDERS:
+        raise ValueError(f"no message is known for the topic {topic}")
     tx.add(Outbox(topic=topic, subject_id=subject_id, created=now))
 
 
@@ -26,7 +29,8 @@ def drain(services: Services, limit: int = 500) -> int:
     """Sends what is due and deletes its rows; returns how many. A crash in between sends them twice, which changes nothing."""
     with services.database.read() as tx:
         rows = list(tx.scalars(select(Outbox).order_by(Outbox.id).limit(limit)))
-        messages = [message for row in rows if (message := _build(tx, row))]
+        subjects = dict.fromkeys((row.topic, row.subject_id) for row in rows)
+        messages = [message for topic, subject_id in subjects if (message := _BUILDERS[topic](tx, subject_id)) is not None]
     if not rows:
         return 0
     services.bus.publish(messages)
@@ -35,15 +39,19 @@ def drain(services: Services, limit: int = 500) -> int:
     return len(rows)
 
 
-def _build(tx: Session, row: Outbox) -> Outgoing | None:
-    from core.repo import media  # the repositories add rows here
+def _session(tx: Session, session_id: int) -> Outgoing | None:
+    session = tx.get(CrawlSession, session_id)
+    return Outgoing(SESSIONS, session.domain, encode(SessionWoken(session.id, session.domain))) if session else None
 
-    if row.topic == SESSIONS:
-        session = tx.get(CrawlSession, row.subject_id)
-        return Outgoing(SESSIONS, session.domain, encode(SessionWoken(session.id, session.domain))) if session else None
-    if row.topic == MEDIA:
-        try:
-            return Outgoing(MEDIA, str(row.subject_id), encode(media.changed(tx, row.subject_id)))
-        except NotFound:
-            return None
-    raise ValueError(f"no message is known for the topic {row.topic}")
+
+def _media(tx: Session, picture_id: int) -> Outgoing | None:
+    from core.repo import media  # which adds rows here
+
+    try:
+        return Outgoing(MEDIA, str(picture_id), encode(media.changed(tx, picture_id)))
+    except NotFound:
+        return None
+
+
+_BUILDERS: Final[dict[str, Callable[[Session, int], Outgoing | None]]] = {SESSIONS: _session, MEDIA: _media}
+"""What is sent about a subject as it is now; None when it is gone."""

@@ -9,6 +9,8 @@ from typing import Self
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from sqlalchemy import URL
+
 from core.bus import Bus
 from core.bus.embedded import EmbeddedBus
 from core.clock import Clock, SystemClock
@@ -38,7 +40,7 @@ class Services:
         """
         settings = settings or load()
         settings.data.mkdir(parents=True, exist_ok=True)
-        database = Database(settings.database_url or f"sqlite:///{settings.data / 'filigrane.sqlite'}")
+        database = Database(settings.database_url or URL.create("sqlite", database=str(settings.data / "filigrane.sqlite")))
         database.migrate()
         return cls(settings, database, _store(settings), _bus(settings), clock or SystemClock())
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.errors import InvalidInput
 
 PREFIX: Final = "FILIGRANE_"
 Network = IPv4Network | IPv6Network
+_SCHEMES: Final = {"database_url": "sqlite:", "store_url": "file:", "bus_url": "local:"}
 
 
 class Settings(BaseSettings):
     """The settings of a process; frozen."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     data: Path = Field(default=Path("filigrane-data"), description="Folder of the embedded parts and of local files.")
     database_url: str = Field(default="", description="Database; empty: SQLite in the data folder.")
@@ -30,11 +33,13 @@ class Settings(BaseSettings):
     public_url: str = Field(
         default="http://127.0.0.1:8000", description="Where clients reach the API: the start of every URL in its answers."
     )
-    secret_key: str = Field(default="", description="Key of tokens and capabilities; empty: drawn once into the data folder (mode 0600).")
+    secret_key: str = Field(
+        default="", repr=False, description="Key of tokens and capabilities; empty: drawn once into the data folder (mode 0600)."
+    )
     allow_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(), description="Networks (CIDR, with commas) that crawling and remote URLs may reach although they are private."
     )
-    topic_prefix: str = Field(default="", description="Put before each topic's name.")
+    topic_prefix: str = Field(default="", description="Put before each topic's name on a shared bus; the local log needs none.")
     topic_partitions: int = Field(default=8, ge=1, le=1024, description="Partitions of each topic.")
     segment_seconds: float = Field(
         default=10.0, gt=0, description="How long a segment of pictures stays open; pages take six times as long."
@@ -49,9 +54,10 @@ class Settings(BaseSettings):
 
     @field_validator("database_url", "store_url", "bus_url")
     @classmethod
-    def _embedded_only(cls, value: str) -> str:
-        if value and not value.startswith(("sqlite:", "file:", "local:")):
-            raise ValueError(f"{value.split(':', 1)[0]} is not built yet; leave it out for the embedded part")
+    def _embedded_only(cls, value: str, info: ValidationInfo) -> str:
+        wanted = _SCHEMES[info.field_name or ""]
+        if value and not value.startswith(wanted):
+            raise ValueError(f"{value.partition(':')[0][:20]!r} is not built yet; only {wanted} is")
         return value
 
     @field_validator("public_url")
@@ -66,19 +72,17 @@ class Settings(BaseSettings):
 
 
 def _drawn_secret(path: Path) -> bytes:
+    if path.exists():
+        return path.read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    handle, draft = tempfile.mkstemp(prefix="secret.", dir=path.parent)  # mode 0600
     with os.fdopen(handle, "wb") as stream:
         stream.write(secrets.token_hex(32).encode())
         stream.flush()
         os.fsync(stream.fileno())
-    try:
-        os.link(draft, path)  # whoever comes first has drawn it
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+    with suppress(FileExistsError):  # whoever comes first has drawn it
+        os.link(draft, path)
+    Path(draft).unlink()
     return path.read_bytes()
 
 

@@ -1,8 +1,11 @@
-"""The scheduler process: APScheduler runs the table of jobs. Two of them at once do nothing twice."""
+"""The clock: runs the table of jobs until it is told to stop."""
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -13,29 +16,34 @@ from core.telemetry import counter
 from scheduler.jobs import JOBS, Job
 
 log = structlog.get_logger()
-runs_total = counter("filigrane_scheduler_runs_total", "Runs of the scheduler's jobs, by outcome.", ["job", "outcome"])
+runs_total = counter("filigrane_scheduler_runs_total", "Runs of jobs by how they ended.", ["job", "outcome"])
+done_total = counter("filigrane_scheduler_done_total", "What the jobs did: sessions woken, messages sent, things removed.", ["job"])
 
 
-def run(services: Services, stop: threading.Event) -> None:
-    """Runs every job at its interval, the first time at once, until `stop` is set. A job that fails runs again at its next time."""
-    clock = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
-    for job in JOBS:
-        clock.add_job(run_job, "interval", (services, job), seconds=job.seconds, id=job.name, next_run_time=services.clock.now())
-    clock.start()
+def run(services: Services, stop: threading.Event, jobs: Sequence[Job] = JOBS) -> None:
+    """Runs each job at once and then at its interval, never twice at a time, until `stop` is set; returns when all have come to rest."""
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a run that is left out because the last one still runs is no news
+    scheduler = BackgroundScheduler(timezone=UTC, job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None})
+    for job in jobs:
+        scheduler.add_job(run_job, "interval", (services, stop, job), seconds=job.seconds, id=job.name, next_run_time=datetime.now(UTC))
+    scheduler.start()
+    log.info("scheduler.running", jobs=len(jobs))
+    stop.wait()
+    scheduler.shutdown(wait=True)
+
+
+def run_job(services: Services, stop: threading.Event, job: Job) -> None:
+    """One run of the job. Whatever goes wrong is logged and counted; the job comes again."""
     try:
-        stop.wait()
-    finally:
-        clock.shutdown(wait=True)
-
-
-def run_job(services: Services, job: Job) -> None:
-    """One run; whatever goes wrong is logged and counted, and the clock lives on."""
-    try:
-        job.run(services)
-        runs_total.labels(job.name, "done").inc()
+        for count in job.run(services):
+            done_total.labels(job.name).inc(count)
+            if stop.is_set():
+                break
     except FiligraneError as error:
         runs_total.labels(job.name, error.code).inc()
-        log.warning("scheduler.job_failed", job=job.name, code=error.code, details=error.details)
+        log.warning("scheduler.job_failed", job=job.name, code=error.code, error=error.details)
     except Exception:
-        runs_total.labels(job.name, "error").inc()
+        runs_total.labels(job.name, "internal").inc()
         log.exception("scheduler.job_failed", job=job.name)
+    else:
+        runs_total.labels(job.name, "ok").inc()

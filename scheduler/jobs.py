@@ -1,36 +1,49 @@
-"""What the clock does: one table."""
+"""All that the scheduler does, in one table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from core import outbox
 from core.repo import crawls
 from core.services import Services
-from scheduler import heal
+from scheduler import heal, sweep
 
 
 class Job(NamedTuple):
+    """`run` yields after each bounded piece of work how much it did, so that the clock can stop in between.
+
+    Any job may run in two schedulers at once, and be cut anywhere.
+    """
+
     name: str
     seconds: float
-    run: Callable[[Services], int]
-    """Returns how much there was to do."""
+    run: Callable[[Services], Iterator[int]]
 
 
-def wake_due(services: Services) -> int:
-    """Sessions whose next cycle is due become pending."""
+def wake_due(services: Services) -> Iterator[int]:
+    """Sessions whose next cycle is due are pending, and the crawlers hear of it."""
     with services.database.write() as tx:
         woken = crawls.due(tx, services.clock.now())
     if woken:
         outbox.drain(services)
-    return len(woken)
+    yield len(woken)
+
+
+def drain_outbox(services: Services) -> Iterator[int]:
+    """Messages whose writers died before they sent them."""
+    while count := outbox.drain(services):
+        yield count
 
 
 JOBS: Final = (
-    Job("due", 1.0, wake_due),
-    Job("outbox", 2.0, heal.send_outbox),
-    Job("pieces", 5.0, heal.send_pieces),
-    Job("expired", 60.0, heal.delete_expired),
-    Job("sweep", 3600.0, heal.sweep),
+    Job("due", 1, wake_due),
+    Job("outbox", 1, drain_outbox),
+    Job("heal", 10, heal.resend),
+    Job("segments", 60, sweep.segments),
+    Job("statics", 60, sweep.statics),
+    Job("deleted_sessions", 60, sweep.deleted_sessions),
+    Job("bus", 600, sweep.bus),
+    Job("orphans", 3600, sweep.orphans),
 )

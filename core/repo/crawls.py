@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from apscheduler.triggers.cron import CronTrigger
-from sqlalchemy import Select, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, exists, select, update
+from sqlalchemy.orm import Session, aliased
 
 from core import leases, outbox
 from core.errors import Conflict, InvalidInput, NotFound, ObjectMissing
@@ -86,7 +87,7 @@ def update_session(tx: Session, account_id: int, session_id: int, now: datetime,
 def delete_session(tx: Session, account_id: int, session_id: int, now: datetime) -> None:
     """Gone for its owner at once, with its batches; matches stay. The sweeper removes the objects."""
     session = get_session(tx, account_id, session_id)
-    session.deleted = True
+    session.deleted, session.mtime = True, now
     statics = select(Artifact.static_id).join(Batch).where(Batch.session_id == session.id)
     tx.execute(update(Static).where(Static.id.in_(statics)).values(expires=now))
     outbox.add(tx, SESSIONS, session.id, now)
@@ -128,7 +129,8 @@ def waiting(tx: Session, limit: int) -> list[CrawlSession]:
 
 
 def begin_cycle(tx: Session, held: Held, session_id: int, now: datetime) -> CrawlSession:
-    """Pending -> running, a new cycle. One that runs already is handed over as it is: its cycle goes on.
+    """Pending -> running, in a new cycle, or in the last one if that never came to its batch (paused, then its worker died).
+    One that runs already is handed over as it is: its cycle goes on.
 
     Raises:
         StaleLease: the domain has another holder.
@@ -138,12 +140,17 @@ def begin_cycle(tx: Session, held: Held, session_id: int, now: datetime) -> Craw
     session = get_session(tx, None, session_id)
     if session.state == "pending":
         session.state, session.reason = "running", None
-        session.cycle_count += 1
-        session.stime = session.mtime = now
+        if session.cycle_count == 0 or _batch_of(tx, session) is not None:
+            session.cycle_count += 1
+            session.stime = session.mtime = now
         tx.flush()
     elif session.state != "running":
-        raise Conflict(f"session {session_id} is {session.state}")
+        raise Conflict(f"session {session_id} is {session.state}", code="session_not_pending")
     return session
+
+
+def _batch_of(tx: Session, session: CrawlSession) -> int | None:
+    return tx.scalar(select(Batch.id).where(Batch.session_id == session.id, Batch.crawl_cycle == session.cycle_count))
 
 
 def finish_cycle(
@@ -160,11 +167,13 @@ def finish_cycle(
 ) -> Batch:
     """The batch appears, with its artifacts; segments learn where they are in them; the session ends its cycle.
 
+    A session that was paused, set to run again or deleted meanwhile stays so.
+
     Raises:
         StaleLease: the domain has another holder.
     """
     leases.check(tx, held)
-    session = get_session(tx, None, session_id)
+    session = tx.get_one(CrawlSession, session_id, with_for_update=True)
     batch = Batch(session_id=session.id, account_id=session.account_id, crawl_cycle=session.cycle_count, ctime=now)
     tx.add(batch)
     tx.flush()
@@ -173,9 +182,8 @@ def finish_cycle(
     for segment in segments_of(tx, session.id, session.cycle_count):
         segment.artifact_offset = offsets.get((segment.kind, segment.seq))
     session.snapshot_key, session.mtime, session.reason = snapshot_key, now, reason
-    if session.state != "paused":
-        session.state = state
-        session.next_due = _next_due(session, now)
+    if session.state == "running":
+        session.state, session.next_due = state, _next_due(session, now)
     tx.flush()
     return batch
 
@@ -188,11 +196,21 @@ def _add_artifact(tx: Session, batch: Batch, draft: ArtifactDraft, now: datetime
     batch.artifacts.append(row)
 
 
+_WEEKDAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
 def _trigger(cron: str) -> CronTrigger:
+    """Weekday numbers as in cron (0 and 7 = Sunday), which APScheduler counts from Monday on."""
+    head, _, weekdays = cron.strip().rpartition(" ")
+    monday_first = re.sub(r"(?<!\d)0-(?=[1-7])", "0,1-", weekdays)
+    named = re.sub(r"(?<![\d/])[0-7](?!\d)", lambda number: _WEEKDAYS[int(number[0])], monday_first)
     try:
-        return CronTrigger.from_crontab(cron, timezone="UTC")
+        trigger = CronTrigger.from_crontab(f"{head} {named}", timezone="UTC")
     except ValueError as error:
         raise InvalidInput(f"{cron!r} is not a cron line (minute hour day month weekday): {error}", code="cron_invalid") from error
+    if trigger.get_next_fire_time(None, datetime(2000, 1, 1, tzinfo=UTC)) is None:
+        raise InvalidInput(f"{cron!r} names no date that exists", code="cron_invalid")
+    return trigger
 
 
 def _next_due(session: CrawlSession, now: datetime) -> datetime | None:
@@ -269,20 +287,19 @@ def resolve_segment(tx: Session, session_id: int, cycle: int, seq: int, kind: st
 
 
 def expired_segments(tx: Session, before: datetime, limit: int) -> list[Segment]:
-    """Segments whose cycle's batch is older than that: their bytes are in its artifacts. Journal pieces only once they are sent."""
+    """Segments of cycles whose batch is older than that: their bytes are in its artifacts. Journal pieces only when all of their cycle
+    are sent, since messages are built from all pieces up to one."""
+    owing = aliased(Segment)
+    unsent_piece = exists().where(
+        owing.session_id == Segment.session_id, owing.cycle == Segment.cycle, owing.kind == "journal", owing.sent.is_(None)
+    )
     found = select(Segment).join(Batch, (Batch.session_id == Segment.session_id) & (Batch.crawl_cycle == Segment.cycle))
-    found = found.where(Batch.ctime < before, Segment.deleted.is_(False), (Segment.kind != "journal") | Segment.sent.is_not(None))
-    return list(tx.scalars(found.order_by(Segment.id).limit(limit)))
-
-
-def segments_of_deleted(tx: Session, limit: int) -> list[Segment]:
-    """Segments of sessions that their owners deleted."""
-    found = select(Segment).join(CrawlSession, CrawlSession.id == Segment.session_id)
-    found = found.where(CrawlSession.deleted.is_(True), Segment.deleted.is_(False))
+    found = found.where(Batch.ctime < before, Segment.deleted.is_(False), (Segment.kind != "journal") | ~unsent_piece)
     return list(tx.scalars(found.order_by(Segment.id).limit(limit)))
 
 
 def mark_deleted(tx: Session, segment_ids: Sequence[int]) -> None:
+    """Their objects are gone, or about to be: from here on their bytes are read from the batch's artifact."""
     tx.execute(update(Segment).where(Segment.id.in_(segment_ids)).values(deleted=True))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
-from typing import IO, Final
+from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.status import Status
@@ -39,7 +40,7 @@ def run_cycle(caller: Caller, session_id: int) -> schemas.Batch:
     before = _begin(caller, session_id)
     with ExitStack() as stack:
         own = _Own(caller.services, session_id, stack)
-        progress = _Progress(caller.services, session_id, stack)
+        progress = _Progress(caller.services, session_id, before, stack)
         while (batch := _batch(caller, session_id, before)) is None:
             own.watch()
             progress.look()
@@ -99,8 +100,8 @@ class _Own:
         return self._supervisor is not None and self._session.search and self._services.bus.lag(IMAGES, GROUP) > 0
 
     @property
-    def _log(self) -> str:
-        return str(self._services.settings.data / "run" / "command.log")
+    def _log(self) -> Path:
+        return self._services.settings.data / "run" / "command.log"
 
     def _take_over(self) -> None:
         data = self._services.settings.data
@@ -115,7 +116,7 @@ class _Own:
         if self._session.search:
             children.append(Child("matcher"))
         (data / "run").mkdir(exist_ok=True)
-        log: IO[bytes] = self._stack.enter_context(open(self._log, "wb"))  # noqa: PTH123
+        log = self._stack.enter_context(self._log.open("wb"))
         self._supervisor = self._stack.enter_context(Supervisor(environment(self._services.settings), data / "run", children, log))
 
     def _tell(self, other: Running) -> None:
@@ -127,9 +128,10 @@ class _Own:
 class _Progress:
     """Pages and pictures so far, as the stored pieces of the cycle's journal tell."""
 
-    def __init__(self, services: Services, session_id: int, stack: ExitStack) -> None:
+    def __init__(self, services: Services, session_id: int, before: int, stack: ExitStack) -> None:
         self._services = services
         self._session_id = session_id
+        self._before = before
         self._seen: set[int] = set()
         self._pages = self._pictures = 0
         console = Console(stderr=True)
@@ -138,7 +140,7 @@ class _Progress:
     def look(self) -> None:
         with self._services.database.read() as tx:
             session: CrawlSession = crawls.get_session(tx, None, self._session_id)
-            rows = crawls.segments_of(tx, session.id, session.cycle_count, "journal")
+            rows = crawls.segments_of(tx, session.id, self._before + 1, "journal")
         news = [row for row in rows if row.id not in self._seen]
         for row in news:
             self._seen.add(row.id)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.bus import Outgoing
-from core.bus.embedded import MAX_MESSAGE_BYTES, EmbeddedBus, EmbeddedConsumer, MessageTooLarge, partition_of, share
+from core.bus.embedded import MAX_MESSAGE_BYTES, EmbeddedBus, MessageTooLarge, partition_of
+from core.bus.members import EmbeddedConsumer, share
 from core.bus.sqlite import VERSION
 from core.errors import Corrupt, InvalidInput, Unavailable
 from tests.core.contract_bus import BusContract, Opener, assert_order_per_key, drain, numbered, numbers
@@ -113,6 +114,22 @@ def test_trim_of_followed_topics_goes_by_age_and_leaves_compacted_ones_alone(bus
     later = datetime.now(UTC) + timedelta(hours=1)
     assert bus.trim("sessions", later) == 2500
     assert bus.trim("media", later) == 0
+
+
+def test_old_messages_are_dropped_by_publishing_but_dead_letters_stay(tmp_path: Path) -> None:
+    EmbeddedBus(tmp_path / "bus").publish([*numbered("sessions", 5), *numbered("images.dead", 5), *numbered("images", 5)])
+    bus = EmbeddedBus(tmp_path / "bus", retention=timedelta(seconds=-60))
+    consumer = bus.consume("images", "g")
+    consumer.commit(drain(consumer, 2))
+    bus.publish(numbered("searches", 1))
+    assert {topic: bus.lag(topic, "nobody") for topic in ("sessions", "images.dead", "images", "searches")} == {
+        "sessions": 0,
+        "images.dead": 5,
+        "images": 3,
+        "searches": 0,
+    }
+    consumer.close()
+    bus.close()
 
 
 def test_offsets_are_not_used_twice_after_a_trim(bus: EmbeddedBus) -> None:

@@ -1,52 +1,72 @@
-"""robots.txt after RFC 9309: what it means when it is there, when it is not, and when nobody can tell."""
+"""robots.txt as RFC 9309 has it. Pure: who fetches it, follows its redirects and asks again later is the worker."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Self
+from functools import lru_cache
+from typing import Any, Final
 
 from protego import Protego
 
 MAX_BYTES: Final = 500 << 10
-MAX_CRAWL_DELAY: Final = 300.0
-"""Seconds; a site that asks for more gets this."""
-RETRY_AFTER: Final = 300.0
-"""Seconds before a robots.txt that could not be had is asked for again."""
+"""What is parsed (RFC 9309, 2.5); the rest is ignored, a line cut in the middle too."""
+MAX_DELAY: Final = 300.0
+"""Seconds: a longer Crawl-delay counts as this one, so that a typing error does not end the crawl of a site."""
+RETRY_AFTER: Final = 600.0
+"""Seconds until a robots.txt that could not be had is asked for again."""
+_REMEMBERED: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
 class Robots:
     """The rules of one origin."""
 
-    rules: Protego | None
-    """None: everything is allowed, or with a refusal nothing is."""
-    refusal: str = "robots"
-    """Why a URL is not requested when it is not allowed: robots, or robots_unreachable."""
-    retry_after: float | None = None
+    def __init__(self, rules: Any, *, refusal: str = "robots", retry_after: float = 0.0) -> None:
+        self._rules = rules
+        self.refusal = refusal
+        """Why a URL is not requested, for skipped.log: `robots`, or `robots unreachable`."""
+        self.retry_after = retry_after
+        """Seconds after which to ask again; 0 = not before the answer is stale."""
+        self._can_fetch = lru_cache(_REMEMBERED)(rules.can_fetch) if rules is not None else None
 
     @classmethod
-    def parse(cls, body: bytes) -> Self:
-        """The first 500 KiB count; bytes that are no UTF-8 spoil only their own line."""
-        return cls(Protego.parse(body[:MAX_BYTES].decode("utf-8-sig", "replace").replace("\0", "")))
+    def parse(cls, body: bytes) -> Robots:
+        """The rules in a robots.txt; never raises. Bytes that are no UTF-8 are read as replacement characters."""
+        if len(body) > MAX_BYTES:
+            body = body[:MAX_BYTES].rpartition(b"\n")[0]
+        return cls(Protego.parse(body.decode("utf-8-sig", "replace").replace("\0", "")))
 
     @classmethod
-    def from_answer(cls, status: int | None, body: bytes) -> Self:
-        """2xx: the rules; 4xx and redirects that lead nowhere: all is allowed; 5xx and no answer (None): nothing, for a while."""
-        if status is None or status >= 500:
-            return cls(None, "robots_unreachable", RETRY_AFTER)
+    def allow_all(cls) -> Robots:
+        return cls.parse(b"")
+
+    @classmethod
+    def from_answer(cls, status: int | None, body: bytes) -> Robots:
+        """The rules that the last hop's answer means.
+
+        Args:
+            status: None = no answer.
+            body: decoded; read for 2xx only.
+
+        Returns:
+            2xx: what it says. 3xx (too many hops) and 4xx: everything is allowed. 5xx, 429 and no answer: nothing is, until asked again.
+        """
+        if status is None or status >= 500 or status == 429:
+            return cls(None, refusal="robots unreachable", retry_after=RETRY_AFTER)
         return cls.parse(body) if 200 <= status < 300 else cls.allow_all()
 
-    @classmethod
-    def allow_all(cls) -> Self:
-        return cls(None, "")
-
     def allowed(self, url: str, agent: str) -> bool:
-        """Whether the agent may request the URL."""
-        if self.rules is None:
-            return not self.refusal
-        return bool(self.rules.can_fetch(url, agent))
+        """Whether a crawler with that User-Agent header may ask for a normalised URL."""
+        return self._can_fetch is not None and bool(self._can_fetch(url, product(agent)))
 
     def crawl_delay(self, agent: str) -> float | None:
-        """Seconds between requests that the site asks the agent for, within reason."""
-        delay = self.rules.crawl_delay(agent) if self.rules else None
-        return min(float(delay), MAX_CRAWL_DELAY) if delay and delay > 0 else None
+        """Seconds between requests that the site asks for, 0 to MAX_DELAY; None if it asks for nothing that makes sense."""
+        delay = self._rules.crawl_delay(product(agent)) if self._rules is not None else None
+        return min(float(delay), MAX_DELAY) if delay is not None and delay >= 0 else None
+
+    @property
+    def sitemaps(self) -> tuple[str, ...]:
+        return tuple(self._rules.sitemaps) if self._rules is not None else ()
+
+
+def product(agent: str) -> str:
+    """The product token of a User-Agent header, by which groups are chosen: `filigrane` of `filigrane/0.1 (+https://...)`."""
+    return agent.strip().partition("/")[0].partition(" ")[0]

@@ -80,19 +80,23 @@ def locate(registered: Fingerprint, query: Fingerprint, model: Model = "scale", 
 
     `tests` is how many pictures and mirrors are tried in all: it multiplies the expected number of chance agreements.
     """
-    pairs = correspond(registered, query)
+    return agree(correspond(registered, query), registered.small, query.small, model, tests)
+
+
+def agree(pairs: Pairs, registered: tuple[int, int], query: tuple[int, int], model: Model, tests: int = 1) -> Geometry | None:
+    """Like `locate`, for correspondences that are known; `registered` and `query` are the (width, height) of the small pictures."""
     if model == "scale":
         pairs = _keep(pairs, np.abs(pairs.turn) < _MAX_TILT)
     count = len(pairs.query)
     if count <= _FREE[model]:
         return None
-    alpha = min(0.5, pi * TOLERANCE**2 / float(np.prod(query.small)))
+    alpha = min(0.5, pi * TOLERANCE**2 / (query[0] * query[1]))
     found = [_refine(pairs, start, model) for start in _hypotheses(pairs, model)]
     best = max(found, key=lambda f: f[1], default=None)
     if best is None or best[1] <= _FREE[model]:
         return None
     score = -log_nfa(count, best[1], _FREE[model], alpha) - np.log10(max(1, tests))
-    return Geometry(best[0], best[1], float(score)) if score > 0 and _sane(best[0], registered.small) else None
+    return Geometry(best[0], best[1], float(score)) if score > 0 and _sane(best[0], registered) else None
 
 
 def log_nfa(count: int, inliers: int, free: int, alpha: float) -> float:

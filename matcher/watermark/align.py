@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from matcher.copies.features import Fingerprint, fingerprint_gray, mirrored, to_small
-from matcher.copies.geometry import Geometry, Model, locate
+from matcher.copies.geometry import Geometry, Model, agree, correspond
 from matcher.pixels import F32, F64, U8, flip, gray_from_jpeg, scaling
 from matcher.watermark.keys import Registration, RegistrationInvalid, grid
 
@@ -83,11 +83,13 @@ def align(query: U8, registration: Registration, print_: Fingerprint | None = No
 
 
 def _locate(registered: Fingerprint, query: Fingerprint) -> tuple[Geometry, bool] | None:
+    tests = 2 * len(_MODELS)
     found = [
         (geometry, flipped)
         for flipped in (False, True)
+        for pairs in [correspond(registered, mirrored(query) if flipped else query)]
         for model in _MODELS
-        if (geometry := locate(registered, mirrored(query) if flipped else query, model, 6)) is not None and geometry.score >= _MIN_SCORE
+        if (geometry := agree(pairs, registered.small, query.small, model, tests)) is not None and geometry.score >= _MIN_SCORE
     ]
     return max(found, key=lambda f: f[0].score, default=None)
 

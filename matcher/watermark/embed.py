@@ -54,9 +54,9 @@ def _add(rgb: U8, change: F32) -> U8:
 
 
 def small_picture(rgb: U8) -> bytes:
-    """A gray JPEG of the original, long side at most 512, at the best quality that fits a registration."""
+    """A JPEG of the original, long side at most 512, at the best quality that fits a registration."""
     side = min(SMALL_SIDE, max(rgb.shape[:2]))
-    small = resized(gray(rgb), side)
+    small = resized(rgb, side)
     for quality in (92, 85, 75, 60, 45):
         data = jpeg(small, quality)
         if len(data) <= _SMALL_BYTES:

@@ -1,0 +1,282 @@
+"""Decoding bytes from outside, within limits, in processes that may die.
+
+Sizes are read from the header before anything is decoded. The decoder runs in a worker with bounded memory and processor time; when it
+dies or hangs, only the picture that it held fails, and another worker takes its place.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import resource
+import signal
+import threading
+import warnings
+from collections.abc import Callable
+from io import BytesIO
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from core.errors import FiligraneError, InvalidImage, Unavailable, UnsupportedMedia
+from core.imageinfo import image_info
+from matcher.copies.features import Fingerprint, fingerprint
+from matcher.pixels import U8, pixel_hash, resized
+
+DECODED_SIDE: Final = 1024
+_FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP", "image/gif": "GIF"}
+
+T = TypeVar("T")
+
+
+class Limits(NamedTuple):
+    """What one picture may cost: bytes and pixels as they come, seconds of wall and processor time, bytes of address space."""
+
+    length: int = 64 << 20
+    pixels: int = 120_000_000
+    seconds: float = 30.0
+    memory: int = 3 << 30
+
+
+LIMITS: Final = Limits()
+_START_SECONDS: Final = 60.0
+_QUARTER_TURNS: Final = range(5, 9)
+
+
+class Picture(NamedTuple):
+    """`rgb`: at most 1024 pixels on the longer side; `width`, `height`: of the original, upright; `pixel_hash`: hex, where asked for."""
+
+    rgb: U8
+    width: int
+    height: int
+    fingerprint: Fingerprint
+    pixel_hash: str | None
+
+
+def read_picture(data: bytes, *, hashed: bool = False, limits: Limits = LIMITS) -> Picture:
+    """Decodes and fingerprints; the pixel hash needs all pixels and is slower. Raises InvalidImage, UnsupportedMedia."""
+    rgb, (width, height) = decode(data, None if hashed else DECODED_SIDE, limits)
+    small = shrunk(rgb, DECODED_SIDE)
+    return Picture(small, width, height, fingerprint(small, (width, height)), pixel_hash(rgb).hex() if hashed else None)
+
+
+def shrunk(rgb: U8, side: int) -> U8:
+    """The picture with at most `side` pixels on its longer side."""
+    return resized(rgb, side) if max(rgb.shape[:2]) > side else rgb
+
+
+def decode(data: bytes, side: int | None = None, limits: Limits = LIMITS) -> tuple[U8, tuple[int, int]]:
+    """(the upright picture, H x W x 3 sRGB; (width, height) of the original). With `side` it may come smaller, not below `side`.
+
+    Transparent pixels are shown on white; of an animation the first frame.
+
+    Raises:
+        InvalidImage: not a picture, damaged, or over the limits.
+        UnsupportedMedia: a picture of another kind than JPEG, PNG, WebP and GIF.
+    """
+    kind = check(data, limits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Image.MAX_IMAGE_PIXELS = None  # our own limit is checked, by header and again by what Pillow read
+        try:
+            with Image.open(BytesIO(data), formats=[kind]) as image:
+                _check_pixels(image.width, image.height, limits)
+                return _upright(image, side)
+        except (FiligraneError, MemoryError):
+            raise
+        except Exception as error:  # decoders raise nearly anything on damaged bytes
+            raise InvalidImage(f"the picture cannot be decoded: {error}") from error
+
+
+def check(data: bytes, limits: Limits = LIMITS) -> str:
+    """Pillow's name of the format, from the header alone. Raises InvalidImage, UnsupportedMedia."""
+    if len(data) > limits.length:
+        raise InvalidImage(f"the picture has {len(data)} bytes; at most {limits.length} are read", code="image_too_large")
+    info = image_info(data)
+    if info.content_type is None:
+        raise InvalidImage("the bytes are no picture")
+    if info.content_type not in _FORMATS:
+        raise UnsupportedMedia(f"pictures are JPEG, PNG, WebP or GIF; this is {info.content_type}")
+    if info.width is not None and info.height is not None:
+        _check_pixels(info.width, info.height, limits)
+    return _FORMATS[info.content_type]
+
+
+def _check_pixels(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.pixels or max(width, height) > 65_535:
+        raise InvalidImage(f"the picture has {width} x {height} pixels; at most {limits.pixels} are decoded", code="image_too_large")
+
+
+def _upright(image: Image.Image, side: int | None) -> tuple[U8, tuple[int, int]]:
+    width, height = image.size
+    if side is not None:
+        image.draft("RGB", (side, side))
+    image.load()
+    try:
+        quarter = image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF does not make the pixels worse
+        quarter, upright = False, image
+    return np.array(_rgb(upright), np.uint8), (height, width) if quarter else (width, height)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.float64)
+        return Image.fromarray((deep / 257).clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+class Decoders:
+    """A pool of worker processes. Thread-safe; a call waits for a free worker. A worker that dies or hangs is replaced."""
+
+    def __init__(self, workers: int | None = None, limits: Limits = LIMITS) -> None:
+        self._limits = limits
+        self._free: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        self._closed = threading.Event()
+        self.size = workers or max(1, os.cpu_count() or 1)
+        for _ in range(self.size):
+            self._free.put(None)  # started when first needed
+
+    def run(self, function: Callable[..., T], *args: Any, **named: Any) -> T:
+        """What the function (importable by name) returns or raises in a worker.
+
+        Raises:
+            InvalidImage: the worker died or took longer than the limit.
+            Unavailable: the pool is closed.
+        """
+        if self._closed.is_set():
+            raise Unavailable("the decoders are closed")
+        worker = self._free.get()
+        try:
+            worker = worker if worker is not None and worker.alive else _Worker(self._limits)
+            return worker.run(function, args, named)
+        except _Died as error:
+            raise InvalidImage(str(error), code="decoder_died") from error
+        finally:
+            self._free.put(worker)
+
+    def read(self, data: bytes, *, hashed: bool = False) -> Picture:
+        """`read_picture` in a worker; what the header tells is refused here."""
+        check(data, self._limits)
+        return self.run(read_picture, data, hashed=hashed, limits=self._limits)
+
+    def close(self) -> None:
+        """Ends the workers, once they have finished what they hold."""
+        self._closed.set()
+        for _ in range(self.size):
+            worker = self._free.get()
+            if worker is not None and worker.alive:
+                worker.stop()
+            self._free.put(None)
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Died(Exception):
+    """The worker is gone, or was ended because it took too long."""
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        # a fresh interpreter: after a fork the threads of FAISS and OpenCV would be gone
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, limits), daemon=True, name="filigrane-decoder")
+        self._process.start()
+        theirs.close()
+        self.alive = True
+        if not self._said_hello():
+            self.stop()
+            raise Unavailable("a decoder process could not be started", code="no_decoder")
+
+    def run(self, function: Callable[..., T], args: tuple[Any, ...], named: dict[str, Any]) -> T:
+        try:
+            self._pipe.send((function, args, named))
+            if not self._pipe.poll(self._limits.seconds):
+                self.stop()
+                raise _Died(f"the picture took longer than {self._limits.seconds:g} s")
+            done, result = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self.stop()
+            raise _Died("the picture ended the process that decoded it") from error
+        if not done:
+            raise result
+        return result  # type: ignore[no-any-return]
+
+    def _said_hello(self) -> bool:
+        try:
+            return self._pipe.poll(_START_SECONDS) and bool(self._pipe.recv())
+        except (EOFError, OSError):
+            return False
+
+    def stop(self) -> None:
+        self.alive = False
+        self._pipe.close()
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+
+
+def _serve(pipe: Connection, limits: Limits) -> None:
+    """A worker's life: tasks in, results out, until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(1)
+    _bound_memory(limits.memory)
+    pipe.send(True)
+    while True:
+        try:
+            function, args, named = pipe.recv()
+        except EOFError:
+            return
+        _bound_time(limits.seconds)
+        pipe.send(_attempt(function, args, named))
+
+
+def _attempt(function: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> tuple[bool, Any]:
+    try:
+        return True, function(*args, **named)
+    except FiligraneError as error:
+        return False, error
+    except MemoryError:
+        return False, InvalidImage("the picture needs more memory than is allowed", code="image_too_large")
+    except Exception as error:
+        return False, InvalidImage(f"the picture cannot be read: {type(error).__name__}: {error}")
+
+
+def _bound_memory(more: int) -> None:
+    """At most `more` bytes of address space above what is mapped now."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = _mapped() + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def _mapped() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except OSError:
+        return 2 << 30
+
+
+def _bound_time(seconds: float) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    limit = int(used.ru_utime + used.ru_stime + seconds) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

@@ -19,7 +19,7 @@ from core.models import CrawlSession, Segment
 from core.segments.tar import TarSegment
 from core.segments.warc import WarcSegment
 from core.urls import normalise, origin, registrable_domain
-from crawler.download import Exchange
+from crawler.exchange import Exchange
 from crawler.extract import Extracted, extract
 from crawler.frontier import Announcement, Frontier, Task
 from crawler.journal import Entry, Image, Journal, Page, Piece, Pointer, Record, Skip
@@ -152,15 +152,11 @@ class Cycle:
 
     # --- what was answered
 
-    def refuses(self, task: Task, status: int, content_type: str, length: int | None) -> str:
-        """Why the body of this answer is not worth reading, as far as its head tells: type, size; empty = read it."""
-        if task.kind == "robots" or status >= 300:
-            return ""
-        if task.kind == "image":
-            return "not_an_image" if content_type.startswith("text/") else "size" if (length or 0) > LIMITS["image"] else ""
-        if content_type.startswith("image/"):
-            return "size" if (length or 0) > LIMITS["image"] else ""
-        return "" if content_type in PAGE_TYPES or not content_type else "type"
+    def wants(self, task: Task, status: int, content_type: str) -> bool:
+        """Whether the body of this answer is worth reading, as far as its head tells."""
+        if task.kind == "robots" or status >= 300 or not content_type:
+            return True
+        return not content_type.startswith("text/") if task.kind == "image" else _is_page_or_image(content_type)
 
     def answered(self, task: Task, exchange: Exchange) -> None:
         """Files an answer."""
@@ -185,32 +181,44 @@ class Cycle:
         )  # fmt: skip
 
     def _page(self, task: Task, exchange: Exchange) -> None:
+        """A page, a redirect's hop or a robots.txt; a picture at a page's address is filed as both."""
         content_type = exchange.content_type or (sniff(exchange.decoded) or "")
-        refused = exchange.refused or (content_type not in PAGE_TYPES and not content_type.startswith("image/") and not _is_hop(exchange))
-        is_page = task.kind == "page"
-        refused = is_page and bool(refused) and exchange.status < 300
-        outcome = "refused" if refused else "truncated" if exchange.truncated else "fetched"
-        found = self._look(task, exchange, content_type) if is_page and exchange.status == 200 and not refused else Extracted.nothing()
+        readable = task.kind == "page" and exchange.status == 200 and not exchange.refused
+        refused = exchange.refused or ("type" if readable and not _is_page_or_image(content_type) else "")
+        found = self._look(task, exchange) if readable and content_type in PAGE_TYPES else Extracted.nothing()
         links, skipped = self._sort_links(task, found)
-        target, why = self._redirect(task, exchange)
+        target, why = self._redirect(task, exchange) if task.kind == "page" else ("", "")
         if why:
             skipped.append((target, why))
-        self._record(
-            task,
-            Page(
-                task.address, task.referrer, task.depth, outcome, self._at(exchange), self.elapsed, exchange.status, content_type,
-                len(exchange.body), hashlib.sha256(exchange.body).hexdigest(), exchange.header("etag"), exchange.header("last-modified"),
-                reason="type" if refused else exchange.truncated or "", warc=None if refused else self._archive(task, exchange),
-                redirect="" if why or not is_page else target, hops=task.hops, robots=not is_page, links=tuple(links),
-                images=found.images, videos=found.videos, documents=found.documents, skipped=tuple(skipped),
-            ),
-        )  # fmt: skip
-        if is_page and exchange.status == 200 and content_type.startswith("image/"):
+        record = Page(
+            task.address,
+            task.referrer,
+            task.depth,
+            "refused" if refused else "truncated" if exchange.truncated else "fetched",
+            exchange.at.timestamp(),
+            self.elapsed,
+            exchange.status,
+            content_type,
+            None if exchange.refused else len(exchange.body),
+            "" if exchange.refused else hashlib.sha256(exchange.body).hexdigest(),
+            exchange.header("etag"),
+            exchange.header("last-modified"),
+            reason=refused or exchange.truncated or "",
+            warc=None if refused else self._archive(task, exchange),
+            redirect="" if why else target,
+            hops=task.hops,
+            robots=task.kind == "robots",
+            links=tuple(links),
+            images=found.images,
+            videos=found.videos,
+            documents=found.documents,
+            skipped=tuple(skipped),
+        )
+        self._record(task, record)
+        if readable and not refused and content_type.startswith("image/"):
             self._image(Task("image", task.url, task.referrer), exchange)
 
-    def _look(self, task: Task, exchange: Exchange, content_type: str) -> Extracted:
-        if content_type not in PAGE_TYPES:
-            return Extracted.nothing()
+    def _look(self, task: Task, exchange: Exchange) -> Extracted:
         return extract(exchange.decoded, exchange.header("content-type"), task.address)
 
     def _sort_links(self, task: Task, found: Extracted) -> tuple[list[str], list[tuple[str, str]]]:
@@ -266,10 +274,10 @@ class Cycle:
         if target and not why:
             self.frontier.follow(task, target)
             return
-        kind = sniff(exchange.decoded) if exchange.status == 200 else None
+        kind = sniff(exchange.decoded) if exchange.status == 200 and not exchange.refused else None
         reason = why or _why_no_picture(exchange, kind)
         base = Image(
-            task.url, task.referrer, "refused" if reason and exchange.status == 200 else "fetched", self._at(exchange), self.elapsed,
+            task.url, task.referrer, "refused" if reason and exchange.status == 200 else "fetched", exchange.at.timestamp(), self.elapsed,
             task.alt, exchange.status, exchange.content_type, bytes=None if exchange.refused else len(exchange.body),
             last_modified=exchange.header("last-modified"), reason=reason,
         )  # fmt: skip
@@ -294,14 +302,8 @@ class Cycle:
     def _path(self, kind: str) -> Path:
         return local_path(self._folder, *self.key, kind, self.progress.next_seq[kind])
 
-    def _at(self, exchange: Exchange) -> float:
-        return exchange.at.timestamp()
-
     def _record(self, task: Task, record: Record) -> None:
-        """Segment bytes first, then the journal, then the frontier: a record never points to what is not there."""
-        for segment in (self._tar, self._warc):
-            if segment is not None:
-                segment.flush()
+        """Segment bytes came first, now the journal, then the frontier: a record never points to what is not there."""
         self._journal.append(Entry(*self.key, self.held.epoch, self.progress.records, record))
         self.progress.records += 1
         self._records.append(record)
@@ -372,6 +374,10 @@ def local_path(folder: Path, session: int, cycle: int, kind: str, seq: int) -> P
     return folder / f"{session}-{cycle}-{seq:06d}.{kind}"
 
 
+def _is_page_or_image(content_type: str) -> bool:
+    return content_type in PAGE_TYPES or content_type.startswith("image/")
+
+
 def _is_hop(exchange: Exchange) -> bool:
     return exchange.status in (301, 302, 303, 307, 308) and bool(exchange.header("location"))
 
@@ -380,6 +386,8 @@ def _why_no_picture(exchange: Exchange, kind: str | None) -> str:
     """Why the answer to an image request is not kept; empty = it is a picture, or an error status that speaks for itself."""
     if exchange.status != 200:
         return ""
-    if exchange.refused or exchange.truncated:
-        return {"length": "size"}.get(str(exchange.truncated), str(exchange.refused or exchange.truncated))
+    if exchange.refused:
+        return "not_an_image" if exchange.refused == "type" else exchange.refused
+    if exchange.truncated:
+        return "size" if exchange.truncated == "length" else exchange.truncated
     return "" if kind is not None and kind.startswith("image/") else "not_an_image"

@@ -8,6 +8,7 @@ from pathlib import Path
 from core.leases import Held
 from core.models import CrawlSession, Segment
 from core.repo import crawls
+from core.segments import tar, warc
 from core.services import Services
 from crawler.cycle import Progress, local_path
 from crawler.frontier import Announcement, Frontier, decode_snapshot, replay
@@ -62,7 +63,7 @@ def _adopt(
 ) -> Closing | None:
     ends = _ends(records, stored)
     local = {key: local_path(folder, session.id, session.cycle_count, *key) for key in ends}
-    whole = {key for key, path in local.items() if path.exists() and path.stat().st_size >= ends[key]}
+    whole = {key for key, path in local.items() if (tar if key[0] == "tar" else warc).cut(path, ends[key]) >= ends[key]}
     for path in folder.glob(f"{session.id}-{session.cycle_count}-*"):
         if path not in {local[key] for key in whole}:
             path.unlink()
@@ -70,7 +71,6 @@ def _adopt(
     if not kept:
         return None
     for key in whole:
-        _cut(local[key], ends[key])
         progress.next_seq[key[0]] = max(progress.next_seq[key[0]], key[1] + 1)
     announcements = _learn(frontier, progress, kept)
     segments = tuple(LocalSegment(kind, seq, local[kind, seq]) for kind, seq in sorted(whole))
@@ -97,9 +97,3 @@ def _pointer(record: Record) -> tuple[str, Pointer | None]:
         return "tar", record.tar
     return "", None
 
-
-def _cut(path: Path, length: int) -> None:
-    """Drops what was written after the last record, to the end of that record's block."""
-    size = length if path.suffix == ".warc" else -(-length // 512) * 512
-    with path.open("r+b") as stream:
-        stream.truncate(size)

@@ -69,11 +69,11 @@ class SessionSpider(Spider):
             "address": task.address,
             "timeout": cycle.session.download_timeout,
             "max_bytes": LIMITS[task.kind],
-            "agent": cycle.agent,
-            "refuse": partial(cycle.refuses, task),
+            "accept": partial(cycle.wants, task),
             "download_slot": "all",
         }
-        return Request(task.address, callback=self.answered, errback=self.failed, meta=meta, dont_filter=True)
+        headers = {"User-Agent": cycle.agent}
+        return Request(task.address, callback=self.answered, errback=self.failed, meta=meta, headers=headers, dont_filter=True)
 
     def answered(self, response: Response) -> None:
         self.worker.answered(response.meta["cycle"], response.meta["task"], fetched(response))

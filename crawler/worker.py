@@ -15,7 +15,7 @@ import structlog
 from scrapy.crawler import Crawler
 from scrapy.settings import Settings
 
-from core.errors import AddressRefused, Conflict, FiligraneError, NotFound, StaleLease
+from core.errors import AddressRefused, Conflict, FiligraneError, NotFound, ObjectMissing, StaleLease
 from core.events import SESSIONS
 from core.leases import Held
 from core.models import CrawlSession
@@ -25,7 +25,7 @@ from core.telemetry import counter
 from core.urls import origin, registrable_domain
 from crawler import artifacts, publish
 from crawler.cycle import MAX_HOPS, Cycle, Progress
-from crawler.download import Exchange
+from crawler.exchange import DownloadError, Exchange
 from crawler.frontier import Frontier, Task
 from crawler.holdings import TTL, Holdings
 from crawler.journal import Entry, Journal
@@ -263,7 +263,7 @@ class Worker:
     def failed(self, cycle: Cycle, task: Task, error: BaseException) -> None:
         """Scrapy has no answer."""
         self.dispatcher.ended(cycle, task, getattr(error, "sent_at", None) or self._services.clock.monotonic())
-        reason = error.code if isinstance(error, FiligraneError) else "internal"
+        reason = error.reason if isinstance(error, DownloadError) else error.code if isinstance(error, FiligraneError) else "internal"
         if reason == "internal":
             log.error("crawler.request_failed", url=task.address, error=repr(error))
         requests_total.labels(task.kind, reason).inc()
@@ -323,22 +323,12 @@ class Worker:
         self._spawn(self._store(cycle, closing))
 
     async def _store(self, cycle: Cycle, closing: Closing) -> None:
-        """Store, then send; again and again while the store or the database is away. Closings of a cycle keep their order."""
+        """Store, then send. Closings of a cycle keep their order."""
         async with cycle.storing:
-            for attempt in range(10**9):
-                if cycle.lost:
-                    return
-                try:
-                    rows = await self._thread(publish.store, self._services, cycle.held, cycle.session, closing)
-                    break
-                except StaleLease:
-                    closings_total.labels("stale").inc()
-                    self._lose(cycle, "lease lost")
-                    return
-                except (FiligraneError, OSError) as error:
-                    closings_total.labels("retried").inc()
-                    log.warning("crawler.store_failed", session=cycle.session.id, error=str(error), attempt=attempt)
-                    await asyncio.sleep(BACK_OFF[min(attempt, len(BACK_OFF) - 1)])
+            rows = await self._until_done(cycle, "store", publish.store, self._services, cycle.held, cycle.session, closing)
+            cycle.unstored -= 1
+            if rows is None:
+                return
             closings_total.labels("stored").inc()
             cycle.stored(rows)
             self._journal.cover(*cycle.key, closing.piece.first + len(closing.piece.records) - 1)
@@ -348,6 +338,25 @@ class Worker:
         for domain in cycle.frontier.domains():
             self.dispatcher.wake(domain)
         self.poke()
+
+    async def _until_done(self, cycle: Cycle, what: str, call: Callable[..., T], *args: object) -> T | None:
+        """Again and again while the store or the database is away or full; None when the cycle is lost."""
+        for attempt in range(10**9):
+            if cycle.lost:
+                return None
+            try:
+                return await self._thread(call, *args)
+            except ObjectMissing as error:
+                log.error(f"crawler.{what}_failed", session=cycle.session.id, error=str(error), attempt=attempt)
+            except (StaleLease, NotFound) as error:
+                closings_total.labels("stale").inc()
+                self._lose(cycle, error.details)
+                return None
+            except Exception as error:  # whatever it is: nothing may be lost, so it is tried again
+                closings_total.labels("retried").inc()
+                log.warning(f"crawler.{what}_failed", session=cycle.session.id, error=str(error), kind=type(error).__name__, attempt=attempt)
+            await asyncio.sleep(BACK_OFF[min(attempt, len(BACK_OFF) - 1)])
+        return None
 
     async def _send(self, cycle: Cycle, closing: Closing) -> None:
         try:
@@ -373,21 +382,17 @@ class Worker:
     async def _finish(self, cycle: Cycle) -> None:
         while cycle.in_flight and not cycle.lost:
             await asyncio.sleep(TICK)
+        if cycle.lost:
+            return
         cycle.skip_rest(cycle.ending)
         self._close(cycle, everything=True)
-        for attempt in range(10**9):
-            async with cycle.storing:
-                if cycle.lost:
-                    return
-                try:
-                    state = await self._thread(artifacts.finish, self._services, cycle.held, cycle.session, cycle.frontier, self._folder)
-                    break
-                except StaleLease:
-                    self._lose(cycle, "lease lost")
-                    return
-                except (FiligraneError, OSError) as error:
-                    log.warning("crawler.finish_failed", session=cycle.session.id, error=str(error), attempt=attempt)
-            await asyncio.sleep(BACK_OFF[min(attempt, len(BACK_OFF) - 1)])
+        while cycle.unstored and not cycle.lost:
+            await asyncio.sleep(TICK)
+        async with cycle.storing:
+            args = (self._services, cycle.held, cycle.session, cycle.frontier, self._folder)
+            state = await self._until_done(cycle, "finish", artifacts.finish, *args)
+        if state is None:
+            return
         self.cycles.pop(cycle.session.id, None)
         self.dispatcher.leave(cycle)
         self._journal.cover(*cycle.key)

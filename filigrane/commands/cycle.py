@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from matcher.worker import GROUP
 from rich.console import Console
 from rich.status import Status
 
@@ -22,7 +23,6 @@ from crawler.journal import Image, Page, decode_piece
 from filigrane.commands import Caller, say
 from filigrane.serve import AlreadyRunning, Running, lock, running_on
 from filigrane.supervisor import Child, Supervisor, environment
-from matcher.worker import GROUP
 
 _TICK: Final = 0.1
 _DEATHS: Final = 4

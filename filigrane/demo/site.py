@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import filigrane
 from filigrane.demo import content
 from filigrane.demo.alterations import ALTERATIONS, encoded
 from filigrane.demo.content import SHOTS, SITES
@@ -22,6 +23,12 @@ from filigrane.demo.server import Request, Served, serve
 
 Mark = Callable[[Rgb], tuple[Rgb, bytes]]
 """A picture to its marked form and the registration's bytes."""
+
+
+def watermark(rgb: Rgb) -> tuple[Rgb, bytes]:
+    """The `mark` to build with: a key of its own for every picture."""
+    marked, registration = filigrane.embed(rgb)
+    return marked, registration.to_bytes()
 
 
 def build(folder: Path, *, mark: Mark | None = None) -> Plan:
@@ -109,4 +116,4 @@ def _read(file: Path) -> Rgb:
         return np.asarray(image.convert("RGB"))
 
 
-__all__ = ["Decoy", "Mark", "Original", "Place", "Plan", "Planted", "Request", "Served", "build", "serve"]
+__all__ = ["Decoy", "Mark", "Original", "Place", "Plan", "Planted", "Request", "Served", "build", "serve", "watermark"]

@@ -21,11 +21,11 @@ MAX_ALT: Final = 500
 Kind = Literal["link", "image", "video", "document"]
 
 _EXTENSIONS: Final[dict[str, Kind]] = {
-    **dict.fromkeys("jpg jpeg jpe jfif png gif webp avif bmp tif tiff svg ico heic jxl".split(), "image"),
-    **dict.fromkeys("mp4 m4v webm mov avi mkv ogv mpg mpeg wmv flv m3u8 mpd 3gp".split(), "video"),
-    **dict.fromkeys("pdf doc docx xls xlsx ppt pptx odt ods odp rtf epub".split(), "document"),
+    **dict.fromkeys(["jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "avif", "bmp", "tif", "tiff", "svg", "ico", "heic", "jxl"], "image"),
+    **dict.fromkeys(["mp4", "m4v", "webm", "mov", "avi", "mkv", "ogv", "mpg", "mpeg", "wmv", "flv", "m3u8", "mpd", "3gp"], "video"),
+    **dict.fromkeys(["pdf", "doc", "docx", "xls", "xlsx", "ppt", "pptx", "odt", "ods", "odp", "rtf", "epub"], "document"),
 }  # fmt: skip
-_NO_IMAGES: Final = frozenset("woff woff2 ttf otf eot css js htm html php json xml".split())
+_NO_IMAGES: Final = frozenset(["woff", "woff2", "ttf", "otf", "eot", "css", "js", "htm", "html", "php", "json", "xml"])
 """Behind url(...) in a style, or in a lazy attribute of something that is no image."""
 _LAZY: Final = (
     "data-src", "data-original", "data-lazy-src", "data-lazy", "data-bg", "data-background", "data-background-image", "data-image",
@@ -227,8 +227,7 @@ class _Page:
     def _img(self, attributes: dict[str, str | None], node: LexborNode) -> None:
         alt = _alt(attributes)
         self._add("image", attributes.get("src"), alt)
-        if len(attributes) > 1:
-            self._add_set(attributes.get("srcset"), alt)
+        self._add_set(attributes.get("srcset"), alt)
 
     def _source(self, attributes: dict[str, str | None], node: LexborNode) -> None:
         self._add_set(attributes.get("srcset"))

@@ -18,6 +18,7 @@ from typing import Final
 
 from core.bus import Message, liveness
 from core.bus.sqlite import Connection, News
+from core.errors import Unavailable
 
 _BEAT: Final = 1.0  # seconds between two renewals at most; they cost no sync
 
@@ -117,11 +118,11 @@ class EmbeddedConsumer(_Reader):
         """Idempotent."""
         if self._connection.inherited:
             return
-        with contextlib.suppress(sqlite3.ProgrammingError):  # closed already
-            with self._connection.transaction() as raw:
-                raw.execute("DELETE FROM members WHERE id = ?", (self._member,))
-                self._raise_generation(raw)
-            self._connection.close()
+        # closed already, or the file cannot be written: then the lease decides
+        with contextlib.suppress(sqlite3.ProgrammingError, Unavailable), self._connection.transaction() as raw:
+            raw.execute("DELETE FROM members WHERE id = ?", (self._member,))
+            self._raise_generation(raw)
+        self._connection.close()
 
     def _generation_now(self) -> int:
         return int(self._connection.value("SELECT generation FROM groups WHERE topic = ? AND name = ?", self._topic, self._group))

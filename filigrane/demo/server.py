@@ -15,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from filigrane.demo.plan import Place, Plan
 
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def _answer(self, at: float) -> None:
-        path = urlsplit(self.path).path
+        path = self.path.partition("?")[0]
         plan = self.server.served.plan
         target = plan.redirects.get(Place(self.server.host, path))
         if target is not None:

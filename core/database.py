@@ -14,7 +14,7 @@ from typing import Any, Final
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Engine, create_engine, event, text
+from sqlalchemy import URL, Engine, QueuePool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -80,7 +80,7 @@ class Database:
 def _engine(url: str | URL) -> Engine:
     """Its connections are bounded by the threads that use it, not by the pool: a request must not wait for another's connection."""
     arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False, "isolation_level": None}
-    engine = create_engine(url, connect_args=arguments, max_overflow=-1)
+    engine = create_engine(url, connect_args=arguments, poolclass=QueuePool, max_overflow=-1)
     event.listen(engine, "connect", _prepare)
     return engine
 

@@ -1,0 +1,149 @@
+"""Leases: one holder at a time, fenced by an epoch."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session
+
+from core import leases
+from core.database import Database
+from core.errors import StaleLease
+from core.leases import Held
+from core.services import Services
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DOMAIN = "a.example"
+
+
+def acquire(database: Database, holder: str, seconds: float = 0, *, restart: bool = False) -> Held | None:
+    with database.write() as tx:
+        return leases.acquire(tx, DOMAIN, holder, 30, NOW + timedelta(seconds=seconds), restart=restart)
+
+
+def taken(database: Database, holder: str, seconds: float = 0, *, restart: bool = False) -> Held:
+    held = acquire(database, holder, seconds, restart=restart)
+    assert held is not None
+    return held
+
+
+def test_who_holds_it_keeps_its_epoch_and_others_wait(services: Services) -> None:
+    database = services.database
+    first = taken(database, "one")
+    assert (first.epoch, first.expires) == (1, NOW + timedelta(seconds=30))
+    assert acquire(database, "two", 10) is None
+    again = taken(database, "one", 20)
+    assert (again.epoch, again.expires) == (1, NOW + timedelta(seconds=50))
+    assert acquire(database, "two", 49) is None
+    assert taken(database, "two", 50).epoch == 2
+
+
+def test_a_restarted_worker_takes_its_own_lease_at_once_in_a_new_epoch(services: Services) -> None:
+    earlier = taken(services.database, "one")
+    assert taken(services.database, "one", 1, restart=True).epoch == 2
+    with services.database.write() as tx, pytest.raises(StaleLease):
+        leases.check(tx, earlier)
+
+
+def test_a_released_lease_is_free_at_once(services: Services) -> None:
+    held = taken(services.database, "one")
+    with services.database.write() as tx:
+        leases.release(tx, held)
+    later = taken(services.database, "two", 1)
+    assert later.epoch == 2
+    with services.database.write() as tx:
+        leases.release(tx, held)  # not ours any more: left alone
+        leases.check(tx, later)
+        with pytest.raises(StaleLease):
+            leases.renew(tx, held, 30, NOW)
+    assert acquire(services.database, "one", 2) is None
+
+
+def test_an_expired_lease_counts_until_somebody_takes_it(services: Services) -> None:
+    held = taken(services.database, "one")
+    with services.database.write() as tx:
+        leases.check(tx, held)
+        assert leases.renew(tx, held, 30, NOW + timedelta(hours=1)).epoch == 1
+    assert acquire(services.database, "two", 3601) is None
+
+
+def test_check_of_what_never_was(services: Services) -> None:
+    with services.database.write() as tx, pytest.raises(StaleLease):
+        leases.check(tx, Held(DOMAIN, "one", 1, NOW))
+
+
+def test_of_racing_threads_one_wins(services: Services) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        won = [held for held in threads.map(lambda number: acquire(services.database, f"worker-{number}"), range(24)) if held]
+    assert [held.epoch for held in won] == [1]
+
+
+def _race(path: str, number: int, rounds: int) -> None:
+    database = Database(f"sqlite:///{path}")
+    for turn in range(rounds):
+        held = acquire(database, f"process-{number}", turn * 100)
+        if held is not None:
+            with Path(f"{path}.{held.epoch}").open("x"):  # fails when an epoch is given out twice
+                pass
+    database.close()
+
+
+def test_processes_never_get_the_same_epoch(tmp_path: Path) -> None:
+    path = str(tmp_path / "leases.sqlite")
+    database = Database(f"sqlite:///{path}")
+    database.migrate()
+    database.close()
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_race, args=(path, number, 20)) for number in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    epochs = sorted(int(found.suffix[1:]) for found in tmp_path.glob("leases.sqlite.[0-9]*"))
+    assert epochs == list(range(1, len(epochs) + 1))
+
+
+step = st.tuples(st.sampled_from(["one", "two", "three"]), st.sampled_from(["acquire", "restart", "release", "renew"]), st.integers(0, 40))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(step, max_size=25))
+def test_however_they_come_and_go_one_holds_and_epochs_only_rise(steps: list[tuple[str, str, int]]) -> None:
+    database = Database("sqlite://")
+    database.migrate()
+    known: dict[str, Held] = {}
+    now, last = NOW, 0
+    with database.write() as tx:
+        for holder, what, seconds in steps:
+            now += timedelta(seconds=seconds)
+            if what in ("acquire", "restart"):
+                held = leases.acquire(tx, DOMAIN, holder, 30, now, restart=what == "restart")
+                if held:
+                    known[holder] = held
+            elif what == "release" and holder in known:
+                leases.release(tx, known[holder])
+            elif holder in known:
+                try:
+                    known[holder] = leases.renew(tx, known[holder], 30, now)
+                except StaleLease:
+                    del known[holder]
+            valid = [held for held in known.values() if _is_valid(tx, held)]
+            assert len(valid) <= 1
+            assert all(held.epoch >= last for held in valid)
+            last = max([last, *(held.epoch for held in known.values())])
+    database.close()
+
+
+def _is_valid(tx: Session, held: Held) -> bool:
+    try:
+        leases.check(tx, held)
+    except StaleLease:
+        return False
+    return True

@@ -1,0 +1,57 @@
+"""The migrated schema is the one that the models describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+
+from core.database import Database
+from core.errors import Unavailable
+from core.models import Base
+
+
+def test_migrations_and_models_do_not_differ(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/migrated.sqlite")
+    database.migrate()
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+    database.close()
+
+
+def test_ids_are_never_used_twice_after_migration_either(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/migrated.sqlite")
+    database.migrate()
+    made = create_engine(f"sqlite:///{tmp_path}/made.sqlite")
+    Base.metadata.create_all(made)
+    sql = text("SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%' ORDER BY name")
+    with database.engine.connect() as left, made.connect() as right:
+        migrated = list(left.scalars(sql))
+        assert migrated == list(right.scalars(sql))
+        assert "sessions" in migrated
+    database.close()
+    made.dispose()
+
+
+def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/migrated.sqlite")
+    database.migrate()
+    tables = inspect(database.engine).get_table_names()
+    database.migrate()
+    assert inspect(database.engine).get_table_names() == tables
+    database.close()
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/newer.sqlite")
+    database.migrate()
+    with database.write() as tx:
+        tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(Unavailable) as caught:
+        database.migrate()
+    assert caught.value.code == "database_newer"
+    database.close()

@@ -1,0 +1,70 @@
+"""Logs: one JSON line per event, no secrets, no forged lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core import telemetry
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_each_event_is_one_line_with_role_and_context(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("crawler")
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        structlog.get_logger().info("page\nfetched", url="http://a.example/\r\n\x1b[31m")
+    (line,) = lines(capsys)
+    assert line["event"] == "page\nfetched"
+    assert (line["role"], line["request_id"], line["level"]) == ("crawler", "r1", "info")
+    assert str(line["timestamp"]).endswith("Z")
+
+
+def test_libraries_and_exceptions_come_as_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("api")
+    logging.getLogger("some.library").warning("took %d tries", 3)
+    try:
+        raise KeyError("lost")
+    except KeyError:
+        structlog.get_logger().exception("failed")
+    first, second = lines(capsys)
+    assert (first["event"], first["role"]) == ("took 3 tries", "api")
+    assert "KeyError: 'lost'" in str(second["exception"])
+
+
+def test_control_characters_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("api")
+    structlog.get_logger().info("x", agent="a\nb\x00\x1b\u2028")
+    written = capsys.readouterr().err
+    assert written.count("\n") == 1
+    assert written.rstrip("\n").isprintable()
+
+
+@given(st.sampled_from(["token", "Authorization", "db_password", "SECRET_KEY", "set-cookie"]), st.text(min_size=8), st.booleans())
+def test_what_is_named_like_a_secret_is_not_written(name: str, value: str, nested: bool) -> None:
+    event = {"event": "x", "headers": {name: value}} if nested else {"event": "x", name: value}
+    cleaned = telemetry.drop_secrets(None, "info", event)
+    assert cleaned == ({"event": "x", "headers": {name: "***"}} if nested else {"event": "x", name: "***"})
+
+
+def test_counters_count() -> None:
+    counter = telemetry.counter("filigrane_test_things_total", "Things.", ["kind"])
+    counter.labels("a").inc(2)
+    assert counter.labels("a")._value.get() == 2

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from matcher.worker import GROUP
 from rich.console import Console
 from rich.status import Status
 
@@ -97,7 +96,11 @@ class _Own:
 
     def matching(self) -> bool:
         """Whether our matcher has still to look at pictures. A running `serve` matches on by itself."""
-        return self._supervisor is not None and self._session.search and self._services.bus.lag(IMAGES, GROUP) > 0
+        if self._supervisor is None or not self._session.search:
+            return False
+        from matcher.worker import GROUP  # the image libraries take a second to load
+
+        return self._services.bus.lag(IMAGES, GROUP) > 0
 
     @property
     def _log(self) -> Path:

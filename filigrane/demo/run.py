@@ -1,0 +1,295 @@
+"""The demo: the whole job on embedded parts. It serves a little web on loopback, registers pictures, crawls, and shows what was found."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from sqlalchemy import exists, select
+
+import filigrane
+from api_shim import present
+from api_shim.links import Links
+from core import outbox
+from core.errors import FiligraneError, Unavailable
+from core.events import IMAGES
+from core.models import Batch, CrawlSession, Match, Segment
+from core.repo import accounts, crawls, matches
+from core.services import Services
+from core.settings import PREFIX, load
+from core.urls import registrable_domain
+from filigrane.demo.report import Report, compare, evidence, expected, sighting, smallest_gap
+from filigrane.demo.site import Original, Served, build, serve
+from filigrane.serve import Running, children, free_port, healthy, lock, url_of
+from filigrane.supervisor import Supervisor
+from matcher import registrar
+from matcher.pixels import U8
+from matcher.watermark.keys import Registration
+from matcher.worker import GROUP
+
+HOST: Final = "127.0.0.1"
+PATIENCE: Final = 150.0
+"""Seconds after which what was not found counts as missed."""
+DELAY: Final = 0.05
+_TICK: Final = 0.1
+_SHOWN: Final = 12
+"""Missed or wrong sightings that are listed."""
+
+
+def run(*, once: bool = False, svg: Path | None = None) -> int:
+    """Runs the demo; 0 when every planted copy was found and nothing else, else 1. Without `once` it serves until Ctrl-C first."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console(record=svg is not None, width=118 if svg is not None else None)
+    try:
+        with tempfile.TemporaryDirectory(prefix="filigrane-demo-") as folder, ExitStack() as stack:
+            report = _run(Path(folder), console, stack, once)
+            if svg is not None:
+                svg.parent.mkdir(parents=True, exist_ok=True)
+                console.save_svg(str(svg), title="make demo")
+            return 0 if report.good else 1
+    except KeyboardInterrupt:
+        return 1
+    except FiligraneError as error:
+        console.print(f"[red]{error.details}[/]")
+        return 1
+
+
+@dataclass
+class Demo:
+    """Everything that runs."""
+
+    console: Console
+    served: Served
+    services: Services
+    supervisor: Supervisor
+    url: str
+    account_id: int = 0
+    token: str = ""
+    sessions: dict[str, int] = field(default_factory=dict)
+    """Site of the plan -> session."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def links(self) -> Links:
+        return Links(self.url, self.url, self.services.settings.secret)
+
+
+def _run(folder: Path, console: Console, stack: ExitStack, once: bool) -> Report:
+    started = time.monotonic()
+    with console.status("drawing pictures and building three little web sites"):
+        plan = build(folder / "web", mark=_mark)
+        served = stack.enter_context(serve(plan))
+    console.print(f"Serving {len(plan.sites)} sites on {HOST}: {', '.join(plan.titles[site] for site in plan.sites)}")
+    demo = _start(folder, console, served, stack)
+    demo.started = started
+    with console.status("starting api, crawler, matcher and scheduler"):
+        _wait_until_healthy(demo)
+    _register(demo, plan.originals)
+    _add_sessions(demo)
+    report = _follow(demo)
+    _show_summary(demo, report)
+    _show_where(demo)
+    if not once:
+        console.print("\nServing until Ctrl-C.")
+        _serve_on(demo)
+    return report
+
+
+def _mark(rgb: U8) -> tuple[U8, bytes]:
+    marked, registration = filigrane.embed(rgb)
+    return marked, registration.to_bytes()
+
+
+def _start(folder: Path, console: Console, served: Served, stack: ExitStack) -> Demo:
+    port = _port()
+    url = url_of(HOST, port)
+    data = folder / "data"
+    environment = _environment(data, url)
+    os.environ.clear()
+    os.environ.update(environment)
+    settings = load()
+    stack.enter_context(lock(data, Running(os.getpid(), "python -m filigrane.demo", url)))
+    services = stack.enter_context(Services.open(settings))
+    log = stack.enter_context((folder / "demo.log").open("wb"))
+    supervisor = stack.enter_context(Supervisor(environment, data / "run", children(HOST, port), log))
+    return Demo(console, served, services, supervisor, url)
+
+
+def _environment(data: Path, url: str) -> dict[str, str]:
+    """The demo's own settings, whatever the operator's are."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    own = {"DATA": str(data), "PUBLIC_URL": url, "ALLOW_NETWORKS": "127.0.0.0/8", "SEGMENT_SECONDS": "1"}
+    return others | {PREFIX + name: value for name, value in own.items()}
+
+
+def _port() -> int:
+    try:
+        return free_port(HOST, 8000)
+    except Unavailable:
+        return free_port(HOST, 0)
+
+
+def _wait_until_healthy(demo: Demo) -> None:
+    port = int(demo.url.rpartition(":")[2])
+    until = time.monotonic() + PATIENCE
+    while not healthy(HOST, port):
+        demo.supervisor.watch()
+        if time.monotonic() >= until:
+            raise Unavailable("the API does not get ready")
+        time.sleep(_TICK)
+
+
+def _register(demo: Demo, originals: Sequence[Original]) -> None:
+    with demo.services.database.write() as tx:
+        account, demo.token = accounts.ensure_local(tx, demo.services.settings.secret, demo.services.clock.now())
+    demo.account_id = account.id
+    with demo.console.status("registering"):
+        for original in originals:
+            data = original.file.read_bytes()
+            watermark = Registration.from_bytes(original.registration.read_bytes()) if original.registration else None
+            path = f"{account.home}/demo/{original.file.name}"
+            registrar.register(demo.services, account.id, path, registrar.prepare(data), disk_usage=len(data), watermark=watermark)
+        outbox.drain(demo.services)
+    marked = sum(original.watermarked for original in originals)
+    demo.console.print(f"Registered {len(originals)} pictures, {marked} of them watermarked\n")
+
+
+def _add_sessions(demo: Demo) -> None:
+    now = demo.services.clock.now()
+    with demo.services.database.write() as tx:
+        for site in demo.served.plan.sites:
+            url = demo.served.urls[site] + "/"
+            domain = registrable_domain(url)
+            session = crawls.create_session(
+                tx, demo.account_id, start_urls=[url], domain=domain, now=now, download_delay=DELAY, crawl_delay=60.0
+            )
+            demo.sessions[site] = session.id
+    outbox.drain(demo.services)
+
+
+# --- while it crawls
+
+
+def _follow(demo: Demo) -> Report:
+    """Shows matches as they come, until all is crawled and matched."""
+    wanted = expected(demo.served)
+    until = time.monotonic() + PATIENCE
+    demo.console.print(_line("picture", "what was done to it", "page", "found by"), style="bold")
+    with _bars(demo.console) as progress:
+        bars = {site: progress.add_task(demo.served.plan.titles[site], state="", requests=0) for site in demo.sessions}
+        shown: set[int] = set()
+        done = False
+        while not done and time.monotonic() < until:
+            demo.supervisor.watch()
+            done = _is_done(demo)
+            for match in _matches(demo):
+                if match.id not in shown:
+                    shown.add(match.id)
+                    _show_match(demo, match, wanted)
+            _show_progress(demo, progress, bars)
+            time.sleep(_TICK)
+    return compare(demo.served, _matches(demo))
+
+
+def _is_done(demo: Demo) -> bool:
+    """Every cycle has its batch, every piece's messages are sent, every message is worked off."""
+    ids = demo.sessions.values()
+    with demo.services.database.read() as tx:
+        batches = set(tx.scalars(select(Batch.session_id)))
+        unsent = tx.scalar(select(exists().where(Segment.kind == "journal", Segment.sent.is_(None))))
+    return batches.issuperset(ids) and not unsent and demo.services.bus.lag(IMAGES, GROUP) == 0
+
+
+def _matches(demo: Demo) -> Sequence[Match]:
+    with demo.services.database.read() as tx:
+        return tx.scalars(matches.web_matches(demo.account_id).order_by(Match.id)).all()
+
+
+def _bars(console: Console) -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description:16}"), TextColumn("{task.fields[state]:8}"))
+    return Progress(*columns, TextColumn("{task.fields[requests]} requests"), TimeElapsedColumn(), console=console, transient=True)
+
+
+def _show_progress(demo: Demo, progress: Progress, bars: dict[str, TaskID]) -> None:
+    requests = demo.served.requests
+    with demo.services.database.read() as tx:
+        states = {row.id: row.state for row in tx.scalars(select(CrawlSession))}
+    for site, bar in bars.items():
+        state = states[demo.sessions[site]]
+        progress.update(bar, state=state, requests=sum(request.host == site for request in requests))
+        if state in ("done", "failed"):
+            progress.update(bar, total=1, completed=1)
+
+
+def _show_match(demo: Demo, match: Match, wanted: dict[Any, Any]) -> None:
+    seen = sighting(match)
+    planted = wanted.get(seen)
+    page = demo.served.place(match.page_url)
+    where = f"{demo.served.plan.titles.get(page.site, page.site)} {page.path}" if page else match.page_url
+    line = _line(seen.original, planted.alteration if planted else "NOT PLANTED", where, evidence(match))
+    demo.console.print(line, style=("green" if match.watermarked else "") if planted else "red")
+
+
+def _line(picture: str, alteration: str, page: str, found_by: str) -> Table:
+    row = Table.grid(padding=(0, 2))
+    for width in (15, 26, 40, 22):
+        row.add_column(width=width, no_wrap=True, overflow="ellipsis")
+    row.add_row(picture, alteration, page, found_by)
+    return row
+
+
+# --- afterwards
+
+
+def _show_summary(demo: Demo, report: Report) -> None:
+    requests = demo.served.requests
+    summary = Table.grid(padding=(0, 3))
+    summary.add_row("planted copies found", f"{report.found} of {report.planted} (one for each file and page)")
+    summary.add_row("decoys matched", f"{report.decoys_matched} of {len(demo.served.plan.decoys)}")
+    corner = f"{len(report.trespassed)} requests, of {len(demo.served.plan.forbidden)} addresses" if report.trespassed else "not fetched"
+    summary.add_row("what robots.txt forbids", corner)
+    gap = f"never closer than {smallest_gap(requests) * 1000:.0f} ms to one host (asked for: {DELAY * 1000:.0f} ms)"
+    summary.add_row("requests", f"{len(requests)}, {gap}")
+    summary.add_row("seconds", f"{time.monotonic() - demo.started:.0f}, from nothing to here")
+    demo.console.print()
+    demo.console.print(summary)
+    for title, sightings in (("missed", report.missed), ("matched and not planted", report.wrong)):
+        for each in sightings[:_SHOWN]:
+            demo.console.print(f"{title}: {each.original}, {each.file} on {each.page}", style="red", soft_wrap=True)
+        if len(sightings) > _SHOWN:
+            demo.console.print(f"{title}: {len(sightings) - _SHOWN} more", style="red")
+
+
+def _show_where(demo: Demo) -> None:
+    console = demo.console
+    console.print("\nWhere to look", style="bold")
+    console.print(f'  curl -H "Authorization: Token {demo.token}" {demo.url}/api/v1/matches/web/', soft_wrap=True, highlight=False)
+    with demo.services.database.read() as tx:
+        rows = tx.scalars(crawls.batches_of(demo.account_id).order_by(Batch.session_id)).all()
+        shown = present.batches(tx, rows, demo.links)
+    titles = {session_id: demo.served.plan.titles[site] for site, session_id in demo.sessions.items()}
+    for row, batch in zip(rows, shown, strict=True):
+        kinds = ("pages", "images", "videos", "documents", "skipped")
+        console.print(f"  {titles[row.session_id]}: " + ", ".join(f"{getattr(batch, kind).count} {kind}" for kind in kinds))
+        for artifact in (batch.images.log, batch.images.tar, batch.pages.log, batch.pages.warc, batch.skipped.log):
+            if isinstance(artifact, str):
+                console.print(f"    {artifact}", soft_wrap=True, highlight=False)
+
+
+def _serve_on(demo: Demo) -> None:
+    try:
+        while True:
+            demo.supervisor.watch()
+            time.sleep(_TICK)
+    except KeyboardInterrupt:
+        demo.console.print("Ending.")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -24,7 +23,7 @@ from crawler.extract import Extracted, extract
 from crawler.frontier import Announcement, Frontier, Task
 from crawler.journal import Entry, Image, Journal, Page, Piece, Pointer, Record, Skip
 from crawler.publish import Closing, LocalSegment
-from crawler.robots import Robots
+from crawler.rulebook import Rulebook
 
 SEGMENT_BYTES: Final = 8 << 20
 WARC_PATIENCE: Final = 6
@@ -104,22 +103,27 @@ class Cycle:
 
     # --- what to fetch
 
-    def next(self, domain: str, robots: Mapping[str, Robots | None]) -> Task | None:
-        """The next task on a domain that robots.txt allows; the robots.txt itself when it is not known yet (None = being fetched)."""
+    def next(self, domain: str, rulebook: Rulebook) -> Task | None:
+        """The next task on a domain that robots.txt allows; its robots.txt when that is not known yet; None while somebody fetches it."""
         while task := self.frontier.take(domain, pages=self._pages_left()):
             if task.kind == "page":
                 self.progress.pages += 1
             if task.kind == "robots" or not self.session.robots:
                 return task
             site = origin(task.address)
-            rules = robots.get(site)
-            if rules is not None and rules.allowed(task.address, self.agent):
-                return task
+            rules = rulebook.rules(site)
             if rules is None:
                 self._give_back(task)
-                return None if site in robots else Task("robots", f"{site}/robots.txt", task.address)
+                return Task("robots", f"{site}/robots.txt", task.address) if rulebook.ask(site) else None
+            if rules.allowed(task.address, self.agent):
+                return task
             self._skip(task, rules.refusal)
         return None
+
+    def put_back(self, task: Task) -> None:
+        """It was fetched in vain: again, later."""
+        if task.kind != "robots":
+            self._give_back(task)
 
     def _pages_left(self) -> bool:
         return self.session.max_pages is None or self.progress.pages < self.session.max_pages
@@ -128,11 +132,6 @@ class Cycle:
         if task.kind == "page":
             self.progress.pages -= 1
         self.frontier.give_back(task)
-
-    def abandon(self, task: Task) -> None:
-        """It was handed out and never sent."""
-        if task.kind != "robots":
-            self._give_back(task)
 
     def _skip(self, task: Task, reason: str) -> None:
         self._record(task, Skip(task.url, task.referrer, reason, task.kind == "image"))

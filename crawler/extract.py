@@ -20,11 +20,14 @@ MAX_ALT: Final = 500
 
 Kind = Literal["link", "image", "video", "document"]
 
+_IMAGES: Final = "jpg jpeg jpe jfif png gif webp avif bmp tif tiff svg ico heic jxl"
+_VIDEOS: Final = "mp4 m4v webm mov avi mkv ogv mpg mpeg wmv flv m3u8 mpd 3gp"
+_DOCUMENTS: Final = "pdf doc docx xls xlsx ppt pptx odt ods odp rtf epub"
 _EXTENSIONS: Final[dict[str, Kind]] = {
-    **dict.fromkeys(["jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "avif", "bmp", "tif", "tiff", "svg", "ico", "heic", "jxl"], "image"),
-    **dict.fromkeys(["mp4", "m4v", "webm", "mov", "avi", "mkv", "ogv", "mpg", "mpeg", "wmv", "flv", "m3u8", "mpd", "3gp"], "video"),
-    **dict.fromkeys(["pdf", "doc", "docx", "xls", "xlsx", "ppt", "pptx", "odt", "ods", "odp", "rtf", "epub"], "document"),
-}  # fmt: skip
+    **dict.fromkeys(_IMAGES.split(), "image"),
+    **dict.fromkeys(_VIDEOS.split(), "video"),
+    **dict.fromkeys(_DOCUMENTS.split(), "document"),
+}
 _NO_IMAGES: Final = frozenset(["woff", "woff2", "ttf", "otf", "eot", "css", "js", "htm", "html", "php", "json", "xml"])
 """Behind url(...) in a style, or in a lazy attribute of something that is no image."""
 _LAZY: Final = (
@@ -32,13 +35,8 @@ _LAZY: Final = (
     "data-full", "data-large_image", "data-zoom-image", "data-hires", "data-echo", "data-url",
 )  # fmt: skip
 _LAZY_SETS: Final = ("data-srcset", "data-lazy-srcset", "data-bgset", "data-original-set")
-_SELECTOR: Final = ",".join(
-    [
-        "a[href],area[href],link[href],meta[content],iframe,frame[src],img,source,video,input[type=image i],image,object[data],embed[src]",
-        "style,[style*='url('],[background]",
-        *(f"[{name}]" for name in (*_LAZY, *_LAZY_SETS)),
-    ]
-)
+_EVERYWHERE: Final = frozenset({"style", "background", *_LAZY, *_LAZY_SETS})
+"""Attributes that any element may have and that may name images."""
 _CSS_URL: Final = re.compile(r"""url\(\s{0,20}(?:"([^"]{0,4096})"|'([^']{0,4096})'|([^)("'\s]{1,4096}))""", re.IGNORECASE)
 _REFRESH: Final = re.compile(r"^\s{0,20}[\d.]{1,10}\s{0,20}[;,]?\s{0,20}(?:url\s{0,20}=\s{0,20})?[\"']?([^\"']{1,4096})", re.IGNORECASE)
 _SPACE: Final = " \t\n\r\f"
@@ -80,8 +78,9 @@ def extract(body: bytes, content_type: str, url: str) -> Extracted:
     text, encoding = decode(body, content_type)
     tree = LexborHTMLParser(text)
     page = _Page(_base(tree, url))
-    for node in tree.css(_SELECTOR):
-        page.look(node)
+    if tree.root is not None:
+        for node in tree.root.traverse(include_text=False):
+            page.look(node)
     return Extracted(
         page.base,
         tuple(page.found["link"]),
@@ -160,7 +159,7 @@ class _Page:
         handler = self._handlers.get(tag)
         if handler is not None:
             handler(attributes, node)
-        if len(attributes) > 1 or handler is None:
+        if not _EVERYWHERE.isdisjoint(attributes):
             self._any(tag, attributes)
 
     def _add(self, kind: Kind | None, raw: str | None, alt: str = "", *, by_extension: bool = False) -> None:
@@ -201,14 +200,14 @@ class _Page:
     # --- elements
 
     def _a(self, attributes: dict[str, str | None], node: LexborNode) -> None:
-        self._add("link", attributes["href"], by_extension=True)
+        self._add("link", attributes.get("href"), by_extension=True)
 
     def _link(self, attributes: dict[str, str | None], node: LexborNode) -> None:
         rels = set((attributes.get("rel") or "").lower().split())
         if rels & _REL_LINKS:
-            self._add("link", attributes["href"])
+            self._add("link", attributes.get("href"))
         elif rels & _REL_IMAGES or ("preload" in rels and attributes.get("as") == "image"):
-            self._add("image", attributes["href"])
+            self._add("image", attributes.get("href"))
             self._add_set(attributes.get("imagesrcset"))
 
     def _meta(self, attributes: dict[str, str | None], node: LexborNode) -> None:

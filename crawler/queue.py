@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Self
 
 from scrapy import Request, Spider
@@ -16,7 +16,7 @@ from core.urls import registrable_domain
 from crawler.cycle import Cycle
 from crawler.frontier import Task
 from crawler.politeness import Politeness
-from crawler.robots import Robots
+from crawler.rulebook import Rulebook
 
 MAX_UNSTORED = 4
 """Closings of a session that may wait for the store before its crawl waits too."""
@@ -25,16 +25,15 @@ MAX_UNSTORED = 4
 class Dispatcher:
     """Hands out tasks: a heap of the times at which domains may be asked, and in each domain the sessions in turn."""
 
-    def __init__(
-        self, politeness: Politeness, robots: Mapping[str, Robots | None], may: Callable[[str], bool], monotonic: Callable[[], float]
-    ) -> None:
+    def __init__(self, politeness: Politeness, rulebook: Rulebook, may: Callable[[str], bool], monotonic: Callable[[], float]) -> None:
         self._politeness = politeness
-        self._robots = robots
+        self._rulebook = rulebook
         self._may = may
         self._monotonic = monotonic
         self._heap: list[tuple[float, str]] = []
         self._queued: set[str] = set()
         self._turns: dict[str, deque[Cycle]] = {}
+        self._held_until = 0.0
         self.wanted: set[str] = set()
         """Domains with work for which no lease is held."""
 
@@ -62,11 +61,17 @@ class Dispatcher:
 
     def next_time(self) -> float | None:
         """When to ask again, in monotonic seconds."""
-        return self._heap[0][0] if self._heap else None
+        return max(self._heap[0][0], self._held_until) if self._heap else None
+
+    def hold(self, until: float) -> None:
+        """Nothing goes out before then (monotonic)."""
+        self._held_until = max(self._held_until, until)
 
     def next(self) -> tuple[Cycle, Task] | None:
         """A task that may be fetched now."""
         now = self._monotonic()
+        if now < self._held_until:
+            return None
         while self._heap and self._heap[0][0] <= now:
             _, domain = heapq.heappop(self._heap)
             self._queued.discard(domain)
@@ -94,7 +99,7 @@ class Dispatcher:
                 continue
             if at > now:
                 later = min(later, at)
-            elif task := cycle.next(domain, self._robots):
+            elif task := cycle.next(domain, self._rulebook):
                 cycle.in_flight += 1
                 clock.started()
                 self.wake(domain)

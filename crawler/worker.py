@@ -15,7 +15,7 @@ import structlog
 from scrapy.crawler import Crawler
 from scrapy.settings import Settings
 
-from core.errors import AddressRefused, Conflict, FiligraneError, NotFound, ObjectMissing, StaleLease
+from core.errors import AddressRefused, Conflict, FiligraneError, NotFound, ObjectMissing, StaleLease, Unavailable
 from core.events import SESSIONS
 from core.leases import Held
 from core.models import CrawlSession
@@ -34,6 +34,7 @@ from crawler.publish import Closing
 from crawler.queue import Dispatcher
 from crawler.recover import recover
 from crawler.robots import Robots
+from crawler.rulebook import Rulebook
 from crawler.spider import SETTINGS, SessionSpider
 
 AGENT: Final = "filigrane/0.1 (+https://github.com/filigrane/filigrane)"
@@ -43,7 +44,6 @@ LOOK: Final = 1.0
 REFUSED_FOR: Final = 2.0
 """Seconds before a lease that somebody else has is asked for again."""
 DRAIN: Final = 20.0
-ROBOTS_HOURS: Final = 24.0
 BACK_OFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 log = structlog.get_logger()
@@ -68,15 +68,14 @@ class Worker:
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="store")
         self._tasks: set[asyncio.Task[None]] = set()
         self._journal = Journal(folder)
-        self._robots: dict[str, Robots | None] = {}
-        self._robots_until: dict[str, float] = {}
+        self._rulebook = Rulebook(services.clock.monotonic)
         self._politeness = Politeness()
         self._refused_until: dict[str, float] = {}
         self._news = threading.Event()
         self._draining = False
         self.cycles: dict[int, Cycle] = {}
         self.holdings = Holdings(services, name)
-        self.dispatcher = Dispatcher(self._politeness, self._robots, self.holdings.may, services.clock.monotonic)
+        self.dispatcher = Dispatcher(self._politeness, self._rulebook, self.holdings.may, services.clock.monotonic)
         self.poke = lambda: None
 
     # --- the life of the process
@@ -247,36 +246,48 @@ class Worker:
 
     def answered(self, cycle: Cycle, task: Task, exchange: Exchange) -> None:
         """Scrapy has an answer."""
-        self.dispatcher.ended(cycle, task, exchange.sent_at)
         requests_total.labels(task.kind, str(exchange.status)).inc()
-        if self.cycles.get(cycle.session.id) is not cycle:
+        if not self._is_over(cycle, task, exchange.sent_at):
             return
-        try:
-            cycle.answered(task, exchange)
-        except Exception:
-            log.exception("crawler.answer_failed", session=cycle.session.id, url=task.address)
-            cycle.failed(task, "internal")
-        if task.kind == "robots":
+        if self._file(cycle, task, partial(cycle.answered, task, exchange)) and task.kind == "robots":
             self._learn_robots(cycle, task, exchange)
         self._after(cycle)
 
     def failed(self, cycle: Cycle, task: Task, error: BaseException) -> None:
         """Scrapy has no answer."""
-        self.dispatcher.ended(cycle, task, getattr(error, "sent_at", None) or self._services.clock.monotonic())
         reason = error.reason if isinstance(error, DownloadError) else error.code if isinstance(error, FiligraneError) else "internal"
         if reason == "internal":
             log.error("crawler.request_failed", url=task.address, error=repr(error))
         requests_total.labels(task.kind, reason).inc()
-        if self.cycles.get(cycle.session.id) is not cycle:
+        if not self._is_over(cycle, task, getattr(error, "sent_at", None) or self._services.clock.monotonic()):
             return
-        if isinstance(error, AddressRefused):
-            cycle.refuse(task, reason)
-        else:
-            cycle.failed(task, reason)
-        if task.kind == "robots":
-            refused = isinstance(error, AddressRefused)  # each of its URLs is then refused by itself, and counted
+        refused = isinstance(error, AddressRefused)
+        if self._file(cycle, task, partial(cycle.refuse if refused else cycle.failed, task, reason)) and task.kind == "robots":
+            # behind a refused address each URL is then refused by itself, and counted
             self._set_robots(task, Robots.allow_all() if refused else Robots.from_answer(None, b""))
         self._after(cycle)
+
+    def _is_over(self, cycle: Cycle, task: Task, sent_at: float) -> bool:
+        """The request has ended; False when its cycle is not ours any more."""
+        self.dispatcher.ended(cycle, task, sent_at)
+        if task.kind == "robots":
+            self._rulebook.forget(origin(task.url))
+        return self.cycles.get(cycle.session.id) is cycle
+
+    def _file(self, cycle: Cycle, task: Task, call: Callable[[], None]) -> bool:
+        """Journals what `call` does. With a full disk nothing is written: the task waits again, and so does everybody for a while."""
+        try:
+            self._journal.reserve()
+            call()
+        except Unavailable as error:
+            log.error("crawler.disk", code=error.code, details=error.details)
+            cycle.put_back(task)
+            self.dispatcher.hold(self._services.clock.monotonic() + error.retry_after)
+            return False
+        except Exception:
+            log.exception("crawler.answer_failed", session=cycle.session.id, url=task.address)
+            cycle.failed(task, "internal")
+        return True
 
     def _learn_robots(self, cycle: Cycle, task: Task, exchange: Exchange) -> None:
         target = cycle.robots_redirect(task, exchange)
@@ -286,12 +297,11 @@ class Worker:
             self._set_robots(task, Robots.from_answer(exchange.status, exchange.decoded))
 
     def _set_robots(self, task: Task, rules: Robots) -> None:
-        site = origin(task.url)
-        self._robots[site] = rules
-        self._robots_until[site] = self._services.clock.monotonic() + (rules.retry_after or ROBOTS_HOURS * 3600)
-        clock = self._politeness.clock(registrable_domain(task.url))
+        self._rulebook.learn(origin(task.url), rules)
+        domain = registrable_domain(task.url)
+        clock = self._politeness.clock(domain)
         clock.crawl_delay = max(clock.crawl_delay, rules.crawl_delay(AGENT) or 0.0)
-        self.dispatcher.wake(registrable_domain(task.url))
+        self.dispatcher.wake(domain)
 
     def _after(self, cycle: Cycle) -> None:
         self.dispatcher.join(cycle)

@@ -55,7 +55,7 @@ def create_session(tx: Session, account_id: int, *, start_urls: list[str], domai
 def _known(options: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := options.keys() - OPTIONS:
         raise InvalidInput(f"a session has no {', '.join(sorted(unknown))}")
-    if options.get("cron"):
+    if options.get("cron") is not None:
         _trigger(options["cron"])
     return dict(options)
 

@@ -77,5 +77,5 @@ def _guess(body: bytes) -> str:
         body.decode("utf-8")
     except UnicodeDecodeError as error:
         # A body that was cut may end within a character.
-        return "utf-8" if error.start >= len(body) - 3 and error.start > 0 else "cp1252"
+        return "utf-8" if error.reason == "unexpected end of data" else "cp1252"
     return "utf-8"

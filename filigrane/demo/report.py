@@ -7,11 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from core.models import Match
 from filigrane.demo.plan import Place, Planted
 from filigrane.demo.server import Request, Served
+
+
+_SMALLEST: Final = 1e-300
+"""Below it doubles say nothing exact."""
 
 
 class Sighting(NamedTuple):
@@ -72,7 +76,7 @@ def _trespassed(served: Served) -> tuple[str, ...]:
 def evidence(match: Match) -> str:
     """Why it is a match, in a few characters."""
     if match.watermarked and match.p_value is not None:
-        return f"watermark p={match.p_value:.0e}" if match.p_value > 0 else "watermark p<1e-300"
+        return f"watermark p={match.p_value:.0e}" if match.p_value > _SMALLEST else f"watermark p<{_SMALLEST:.0e}"
     return f"{match.verdict} score {match.score:.0f}" if match.score is not None else str(match.verdict)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import tempfile
@@ -9,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +22,7 @@ from sqlalchemy import exists, select
 import filigrane
 from api_shim import present
 from api_shim.links import Links
-from core import outbox
+from core import outbox, telemetry
 from core.errors import FiligraneError, Unavailable
 from core.events import IMAGES
 from core.models import Batch, CrawlSession, Match, Segment
@@ -48,6 +50,7 @@ _SHOWN: Final = 12
 
 def run(*, once: bool = False, svg: Path | None = None) -> int:
     """Runs the demo; 0 when every planted copy was found and nothing else, else 1. Without `once` it serves until Ctrl-C first."""
+    telemetry.configure("demo", level=logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(record=svg is not None, width=118 if svg is not None else None)
     try:
@@ -69,15 +72,15 @@ class Demo:
     """Everything that runs."""
 
     console: Console
-    served: Served
     services: Services
     supervisor: Supervisor
     url: str
+    served: Served
+    started: float
     account_id: int = 0
     token: str = ""
     sessions: dict[str, int] = field(default_factory=dict)
     """Site of the plan -> session."""
-    started: float = field(default_factory=time.monotonic)
 
     @property
     def links(self) -> Links:
@@ -86,15 +89,15 @@ class Demo:
 
 def _run(folder: Path, console: Console, stack: ExitStack, once: bool) -> Report:
     started = time.monotonic()
+    services, supervisor, url = _start(folder, stack)  # the roles get ready while the sites are built
     with console.status("drawing pictures and building three little web sites"):
         plan = build(folder / "web", mark=_mark)
         served = stack.enter_context(serve(plan))
     console.print(f"Serving {len(plan.sites)} sites on {HOST}: {', '.join(plan.titles[site] for site in plan.sites)}")
-    demo = _start(folder, console, served, stack)
-    demo.started = started
-    with console.status("starting api, crawler, matcher and scheduler"):
-        _wait_until_healthy(demo)
+    demo = Demo(console, services, supervisor, url, served, started)
     _register(demo, plan.originals)
+    with console.status("waiting for api, crawler, matcher and scheduler"):
+        _wait_until_healthy(demo)
     _add_sessions(demo)
     report = _follow(demo)
     _show_summary(demo, report)
@@ -110,7 +113,7 @@ def _mark(rgb: U8) -> tuple[U8, bytes]:
     return marked, registration.to_bytes()
 
 
-def _start(folder: Path, console: Console, served: Served, stack: ExitStack) -> Demo:
+def _start(folder: Path, stack: ExitStack) -> tuple[Services, Supervisor, str]:
     port = _port()
     url = url_of(HOST, port)
     data = folder / "data"
@@ -122,7 +125,7 @@ def _start(folder: Path, console: Console, served: Served, stack: ExitStack) -> 
     services = stack.enter_context(Services.open(settings))
     log = stack.enter_context((folder / "demo.log").open("wb"))
     supervisor = stack.enter_context(Supervisor(environment, data / "run", children(HOST, port), log))
-    return Demo(console, served, services, supervisor, url)
+    return services, supervisor, url
 
 
 def _environment(data: Path, url: str) -> dict[str, str]:
@@ -161,7 +164,7 @@ def _register(demo: Demo, originals: Sequence[Original]) -> None:
             registrar.register(demo.services, account.id, path, registrar.prepare(data), disk_usage=len(data), watermark=watermark)
         outbox.drain(demo.services)
     marked = sum(original.watermarked for original in originals)
-    demo.console.print(f"Registered {len(originals)} pictures, {marked} of them watermarked\n")
+    demo.console.print(f"Registered {len(originals)} pictures, {marked} of them watermarked")
 
 
 def _add_sessions(demo: Demo) -> None:
@@ -184,7 +187,8 @@ def _follow(demo: Demo) -> Report:
     """Shows matches as they come, until all is crawled and matched."""
     wanted = expected(demo.served)
     until = time.monotonic() + PATIENCE
-    demo.console.print(_line("picture", "what was done to it", "page", "found by"), style="bold")
+    demo.console.print()
+    demo.console.print(_line(demo.console, "picture", "what was done to it", "found by", "page"), style="bold")
     with _bars(demo.console) as progress:
         bars = {site: progress.add_task(demo.served.plan.titles[site], state="", requests=0) for site in demo.sessions}
         shown: set[int] = set()
@@ -236,15 +240,16 @@ def _show_match(demo: Demo, match: Match, wanted: dict[Any, Any]) -> None:
     planted = wanted.get(seen)
     page = demo.served.place(match.page_url)
     where = f"{demo.served.plan.titles.get(page.site, page.site)} {page.path}" if page else match.page_url
-    line = _line(seen.original, planted.alteration if planted else "NOT PLANTED", where, evidence(match))
+    line = _line(demo.console, seen.original, planted.alteration if planted else "NOT PLANTED", evidence(match), where)
     demo.console.print(line, style=("green" if match.watermarked else "") if planted else "red")
 
 
-def _line(picture: str, alteration: str, page: str, found_by: str) -> Table:
+def _line(console: Console, *cells: str) -> Table:
+    """A row of the table that grows; the last column takes what is left of the terminal's width."""
     row = Table.grid(padding=(0, 2))
-    for width in (15, 26, 40, 22):
+    for width in (13, 23, 18, max(console.width - 60, 12)):
         row.add_column(width=width, no_wrap=True, overflow="ellipsis")
-    row.add_row(picture, alteration, page, found_by)
+    row.add_row(*cells)
     return row
 
 
@@ -281,9 +286,9 @@ def _show_where(demo: Demo) -> None:
     for row, batch in zip(rows, shown, strict=True):
         kinds = ("pages", "images", "videos", "documents", "skipped")
         console.print(f"  {titles[row.session_id]}: " + ", ".join(f"{getattr(batch, kind).count} {kind}" for kind in kinds))
-        for artifact in (batch.images.log, batch.images.tar, batch.pages.log, batch.pages.warc, batch.skipped.log):
-            if isinstance(artifact, str):
-                console.print(f"    {artifact}", soft_wrap=True, highlight=False)
+        for name in ("images.log", "images.tar", "pages.log", "pages.warc", "skipped.log"):
+            if isinstance(url := attrgetter(name)(batch), str):
+                console.print(f"    {name:12} {url}", soft_wrap=True, highlight=False)
 
 
 def _serve_on(demo: Demo) -> None:

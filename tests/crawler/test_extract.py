@@ -179,8 +179,8 @@ def test_never_raises_on_bytes(body: bytes, content_type: str) -> None:
 _PIECES = (
     "<a href= <img src= srcset= data-src= style= url( ' \" > / <style> </style> <base href= <meta content= name=robots http-equiv=refresh "
     "http:// // # ? \x00 \ud7ff , 1x data: <svg> <image <!-- --> <noscript> <template> 0;url= é [ ] @"
-_PARTS = st.sampled_from(_PIECES.split())
 )
+_PARTS = st.sampled_from(_PIECES.split())
 
 
 @given(st.lists(_PARTS | st.text(max_size=3), max_size=40))

@@ -34,10 +34,19 @@ def recover(
     for row in journal_rows(rows):
         piece = decode_piece(services.store.get(row.key))
         progress.records = piece.first + len(piece.records)
+        _pass_by(progress, piece.records)
         _learn(frontier, progress, list(counted(piece.records, stored)))
     closing = _adopt(frontier, progress, adoptable(left, held, progress.records), stored, session, folder)
     frontier.settle()
     return frontier, progress, closing
+
+
+def _pass_by(progress: Progress, records: Iterable[Record]) -> None:
+    """A segment that was lost before it was stored leaves records that point to its number: no other may ever get it."""
+    for record in records:
+        kind, pointer = _pointer(record)
+        if pointer is not None:
+            progress.next_seq[kind] = max(progress.next_seq[kind], pointer.seq + 1)
 
 
 def journal_rows(rows: Iterable[Segment]) -> list[Segment]:
@@ -70,8 +79,7 @@ def _adopt(
     kept = list(counted(records, stored | whole))
     if not kept:
         return None
-    for key in whole:
-        progress.next_seq[key[0]] = max(progress.next_seq[key[0]], key[1] + 1)
+    _pass_by(progress, records)
     announcements = _learn(frontier, progress, kept)
     segments = tuple(LocalSegment(kind, seq, local[kind, seq]) for kind, seq in sorted(whole))
     closing = Closing(progress.next_seq["journal"], Piece(progress.records, tuple(kept)), segments, tuple(announcements))

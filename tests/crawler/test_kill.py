@@ -1,0 +1,179 @@
+"""kill -9 of the worker at seeded moments: nothing is lost, nothing is doubled, at most what was in flight is fetched again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from core.events import IMAGES, ImageFound, decode
+from core.models import Segment
+from core.services import Services
+from crawler.politeness import AT_ONCE
+from tests.crawler.crawling import add_session, batches, pictures, rows, running, session_of, wait_for, wait_until
+from tests.site import Reply, Site
+
+PAGES, IMAGES_PER_PAGE = 40, 3
+WORKER = """
+import signal, sys, threading
+from core.services import Services
+from crawler import worker
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+worker.run(Services.open(), stop, name=sys.argv[1])
+"""
+
+
+def noise(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    Pillow.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def site_of_noise() -> dict[str, Reply]:
+    """Pages in a tree; each shows three pictures of its own and one that all share."""
+    routes = {"/shared.jpg": Reply(noise(10**6), content_type="image/jpeg", wait=0.005)}
+    for number in range(PAGES):
+        names = [f"/{number}-{image}.jpg" for image in range(IMAGES_PER_PAGE)]
+        links = "".join(f'<a href="/{child}">on</a>' for child in range(3 * number + 1, min(3 * number + 4, PAGES)))
+        shown = "".join(f'<img src="{name}">' for name in [*names, "/shared.jpg"])
+        routes[f"/{number or ''}"] = Reply(f"<!doctype html>{shown}{links}".encode(), wait=0.005)
+        for image, name in enumerate(names):
+            routes[name] = Reply(noise(number * 10 + image), content_type="image/jpeg", wait=0.005)
+    return routes
+
+
+def start_worker(services: Services, name: str = "local", segment_seconds: str = "0.3") -> subprocess.Popen[bytes]:
+    environment = dict(
+        os.environ,
+        FILIGRANE_DATA=str(services.settings.data),
+        FILIGRANE_ALLOW_NETWORKS="127.0.0.0/8",
+        FILIGRANE_SEGMENT_SECONDS=segment_seconds,
+    )
+    return subprocess.Popen([sys.executable, "-c", WORKER, name], env=environment)
+
+
+def crawl_with_kills(services: Services, site: Site, moments: list[int], *, names: list[str]) -> int:
+    """Runs workers one after the other, each killed after so many more requests; the last one finishes. Returns the session's id."""
+    session = add_session(services, f"{site.url}/")
+    for moment, name in zip(moments, names, strict=False):
+        process = start_worker(services, name)
+        target = len(site.asked) + moment
+        wait_until(lambda target=target: len(site.asked) >= target)  # type: ignore[misc]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    process = start_worker(services, names[len(moments)])
+    wait_for(services, session)
+    process.terminate()
+    assert process.wait(30) == 0
+    return session.id
+
+
+def assert_whole(services: Services, site: Site, session_id: int) -> None:
+    """Every page and picture of the site has its one row, member and message."""
+    session = session_of(services, session_id)
+    assert (session.state, session.cycle_count) == ("done", 1)
+    (batch,) = batches(services, session)
+    pages = Counter(row["url"].removeprefix(site.url) for row in rows(services, batch, "pages.log"))
+    expected = {path for path, reply in site.routes.items() if isinstance(reply, Reply) and reply.content_type.startswith("text/html")}
+    assert pages.keys() - {"/robots.txt"} == expected
+    assert all(count == 1 for path, count in pages.items() if path != "/robots.txt")
+    images = Counter((row["url"].removeprefix(site.url), row["page_url"].removeprefix(site.url)) for row in rows(services, batch, "images.log"))
+    shown = {(f"/{n}-{i}.jpg", f"/{n or ''}") for n in range(PAGES) for i in range(IMAGES_PER_PAGE)}
+    shown |= {("/shared.jpg", f"/{n or ''}") for n in range(PAGES)}
+    assert images == Counter(shown)
+    kept = pictures(services, batch)
+    assert len(kept) == PAGES * IMAGES_PER_PAGE + 1
+    assert all(name == f"{hashlib.sha256(data).hexdigest()}.jpg" for name, data in kept.items())
+    assert sightings_published(services) == shown_on(site, shown)
+
+
+def shown_on(site: Site, shown: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    return {(site.url + image, site.url + page) for image, page in shown}
+
+
+def sightings_published(services: Services) -> set[tuple[str, str]]:
+    consumer = services.bus.consume(IMAGES, "test")
+    found = set()
+    until = time.monotonic() + 10
+    while time.monotonic() < until and (services.bus.lag(IMAGES, "test") or not found):
+        messages = consumer.poll(0.5, 1000)
+        for message in messages:
+            event = decode(message.value)
+            assert isinstance(event, ImageFound)
+            found |= {(event.url, sighting.page_url) for sighting in event.sightings}
+        consumer.commit(messages)
+    consumer.close()
+    return found
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_three_kills_on_one_disk(services: Services, seed: int) -> None:
+    moments = [random.Random(seed).randint(3, 45) for _ in range(3)]
+    with Site(site_of_noise()) as site:
+        session_id = crawl_with_kills(services, site, moments, names=["local"] * 4)
+        asked = Counter(path for path in site.paths())
+    heal(services)
+    assert_whole(services, site, session_id)
+    assert sum(count - 1 for count in asked.values()) <= len(moments) * AT_ONCE
+
+
+def test_another_machine_goes_on_from_what_is_stored(services: Services) -> None:
+    """The first worker's disk is lost: its lease runs out, the next worker has another folder."""
+    with Site(site_of_noise()) as site:
+        session = add_session(services, f"{site.url}/")
+        process = start_worker(services, "lost")
+        wait_until(lambda: len(site.asked) >= 60)
+        process.kill()
+        process.wait()
+        expire_leases(services)
+        with running(services, "other"):
+            wait_for(services, session)
+    heal(services)
+    assert_whole(services, site, session.id)
+
+
+def expire_leases(services: Services) -> None:
+    from core.models import Lease
+
+    with services.database.write() as tx:
+        for lease in tx.query(Lease):
+            lease.expires = services.clock.now()
+
+
+def heal(services: Services) -> None:
+    """What the scheduler does with pieces that were stored and not sent."""
+    from crawler.publish import messages_of_piece
+
+    with services.database.read() as tx:
+        unsent = list(tx.query(Segment).filter(Segment.kind == "journal", Segment.sent.is_(None)))
+    for row in unsent:
+        services.bus.publish(messages_of_piece(services, row))
+
+
+def test_sigterm_drains_and_the_next_worker_refetches_nothing(services: Services, tmp_path: Path) -> None:
+    with Site(site_of_noise()) as site:
+        session = add_session(services, f"{site.url}/")
+        process = start_worker(services)
+        wait_until(lambda: len(site.asked) >= 50)
+        process.terminate()
+        assert process.wait(30) == 0
+        process = start_worker(services)
+        wait_for(services, session)
+        process.terminate()
+        assert process.wait(30) == 0
+        asked = Counter(site.paths())
+    assert_whole(services, site, session.id)
+    assert set(asked.values()) == {1}

@@ -67,28 +67,21 @@ class Pipeline:
 
     def matches(self, event: ImageFound, load: Load) -> list[MatchDraft]:
         """A draft for each find and page. `load` is only called where the picture is needed. Raises what `load` does."""
-        registries = self.registries(event)
-        once = _Once(load)
-        tried = _Tried(self._registry)
-        finds: list[Find] = []
-        missing = []
-        for registry in registries:
-            known = self._finds.get((registry.account, registry.version, event.sha256))
-            if known is not None:
-                finds += known
-            elif len(registry.copies):
-                missing.append(registry)
-        for registry, version, found in self._look(missing, event.sha256, once, tried):
-            self._finds.put((registry.account, version, event.sha256), found)
-            finds += found
+        registries = [registry for registry in self.registries(event) if len(registry.copies)]
+        known = [self._finds.get((registry.account, registry.version, event.sha256)) for registry in registries]
+        finds = [find for some in known if some is not None for find in some]
+        if None in known:
+            # all of them again: a key counts in the p-value whoever registered it
+            finds = []
+            for registry, version, found in self._look(registries, event.sha256, _Once(load), _Tried(self._registry)):
+                self._finds.put((registry.account, version, event.sha256), found)
+                finds += found
         return [draft for find in finds for draft in drafts(event, find)]
 
     def _look(
         self, registries: Sequence[AccountRegistry], sha256: str, load: _Once, tried: _Tried
     ) -> list[tuple[AccountRegistry, int, tuple[Find, ...]]]:
         """What each registry has in the picture. All candidates are known before the first key is tried: each key counts in the p-value."""
-        if not registries:
-            return []
         versions = [r.version for r in registries]
         query = self._prints.get(sha256)
         if query is None:

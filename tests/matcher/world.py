@@ -1,0 +1,88 @@
+"""An account, a session, stored segments and registered pictures on the real embedded parts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import count
+
+from sqlalchemy import select
+
+from core import outbox
+from core.bus import Outgoing
+from core.events import IMAGES, ImageFound, Sighting, StoredAt, encode
+from core.models import Account, Match
+from core.repo import accounts, crawls
+from core.services import Services
+from matcher.registrar import Registered, prepare, register
+from matcher.watermark.keys import Registration
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+class World:
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._segments = count()
+        self.account = self.add_account("anna")
+        self.session = self.add_session(self.account)
+
+    def add_account(self, name: str) -> Account:
+        with self.services.database.write() as tx:
+            account, _ = accounts.create(tx, self.services.settings.secret, name, now=NOW)
+            return account
+
+    def add_session(self, account: Account) -> int:
+        with self.services.database.write() as tx:
+            return crawls.create_session(tx, account.id, start_urls=["http://site.example/"], domain="site.example", now=NOW).id
+
+    def register(self, name: str, data: bytes, watermark: Registration | None = None, account: Account | None = None) -> Registered:
+        owner = account or self.account
+        done = register(self.services, owner.id, f"{owner.home}/{name}", prepare(data), disk_usage=len(data), watermark=watermark)
+        outbox.drain(self.services)
+        return done
+
+    def store(self, pictures: Sequence[bytes]) -> list[StoredAt]:
+        """The bytes in one segment, with something between them."""
+        seq = next(self._segments)
+        key = f"crawl/{self.session}/1/1/{seq}.tar"
+        body, places = b"", []
+        for data in pictures:
+            body += b"\0" * 512
+            places.append(StoredAt(seq, key, len(body), len(data)))
+            body += data
+        self.services.store.put(key, body)
+        return places
+
+    def found(
+        self, data: bytes, place: StoredAt | None = None, pages: Sequence[str] = ("http://site.example/a",), **more: object
+    ) -> ImageFound:
+        fields: dict[str, object] = {
+            "account": self.account.id,
+            "registry_version": self.version(),
+            "session": self.session,
+            "cycle": 1,
+            "epoch": 1,
+            "shared": False,
+            "url": "http://cdn.example/x.jpg",
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "md5": hashlib.md5(data, usedforsecurity=False).hexdigest(),
+            "content_type": "image/jpeg",
+            "bytes": place or self.store([data])[0],
+            "first_seen": NOW,
+            "request_id": "r1",
+            "sightings": tuple(Sighting(page, "a picture") for page in pages),
+        }
+        return ImageFound(**{**fields, **more})  # type: ignore[arg-type]
+
+    def version(self) -> int:
+        with self.services.database.read() as tx:
+            return accounts.by_id(tx, self.account.id).registry_version
+
+    def publish(self, *events: ImageFound) -> None:
+        self.services.bus.publish([Outgoing(IMAGES, event.sha256, encode(event)) for event in events])
+
+    def matches(self) -> list[Match]:
+        with self.services.database.read() as tx:
+            return list(tx.scalars(select(Match).order_by(Match.page_url, Match.key_id)))

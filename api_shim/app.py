@@ -15,12 +15,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 
 from api_shim.endpoint import FILE_LIMIT, JSON_LIMIT, Action, Endpoint, not_built
-from api_shim.errors import error_response
+from api_shim.errors import MethodNotAllowed, error_response
 from api_shim.links import BASE
 from api_shim.middleware import Requests
 from api_shim.routes import account, crawling, health, matches, media, searches, static
 from api_shim.state import ApiState
-from core.errors import FiligraneError, NotFound
+from core.errors import InvalidInput, NotFound
 from core.services import Services
 
 _PRESS = not_built("the press feed")
@@ -112,10 +112,8 @@ def _plain(handler: Callable[[Request, ApiState], Response], state: ApiState) ->
 def _http_error(request: Request, error: Exception) -> Response:
     """What Starlette itself raises: an unknown path or method outside the API."""
     assert isinstance(error, HTTPException)
-    ours: FiligraneError = NotFound("there is nothing at this address")
-    if error.status_code != 404:
-        ours = FiligraneError(error.detail, code="http_error")
-    response = error_response(ours)
-    response.status_code = error.status_code
-    response.headers.update(error.headers or {})
-    return response
+    if error.status_code == 405:
+        return error_response(MethodNotAllowed(request.method, (error.headers or {}).get("Allow", "GET, HEAD")))
+    if error.status_code == 404:
+        return error_response(NotFound("there is nothing at this address"))
+    return error_response(InvalidInput(error.detail, code="bad_request"))

@@ -106,26 +106,25 @@ def _put_folder(call: Call, path: str) -> Answer:
 
 
 def _put_picture(call: Call, path: str, data: bytes, exclusive: bool | None) -> Answer:
-    replaces = _check_free(call, path)
+    _check_free(call, path)
     if (imageinfo.sniff(data) or "").startswith("video/"):
         raise NotBuilt("registering videos is documented and not built yet")
     prepared = call.state.prepare(data)
-    media_id = registrar.register(call.services, call.account.id, path, prepared, exclusive=exclusive, disk_usage=len(data))
+    registered = registrar.register(call.services, call.account.id, path, prepared, disk_usage=len(data), exclusive=exclusive)
+    outbox.drain(call.services)
     with call.database.read() as tx:
-        node = tx.get(Media, media_id)
+        node = tx.get(Media, registered.media_id)
         if node is None:
-            raise Conflict("the media was deleted while it was registered")
-        return Answer(Presenter(tx, call.links).media([node])[0], 200 if replaces else 201)
+            raise Conflict("the media was deleted or replaced while it was registered")
+        return Answer(Presenter(tx, call.links).media([node])[0], 201 if registered.created else 200)
 
 
-def _check_free(call: Call, path: str) -> bool:
-    """Before anything costly: whether a picture may be put at the path, and whether it replaces one."""
+def _check_free(call: Call, path: str) -> None:
+    """Refuses early, before anything costly, what cannot be registered at this path."""
     with call.database.read() as tx:
-        path = media.creatable(tx, call.account.id, path)
-        node = media.find(tx, call.account.id, path)
+        node = media.find(tx, call.account.id, media.creatable(tx, call.account.id, path))
     if node is not None and node.type == "folder":
         raise Conflict("there is a folder at this path", code="is_folder")
-    return node is not None
 
 
 def _exclusive_header(call: Call) -> bool | None:

@@ -13,7 +13,7 @@ from api_shim.errors import InvalidFields
 from api_shim.present import Presenter
 from api_shim.schemas import stamp
 from core import imageinfo
-from core.errors import InvalidInput, NotBuilt, Unavailable
+from core.errors import FiligraneError, InvalidInput, NotBuilt, Unavailable, UnsupportedMedia
 from core.events import SearchAnswered, SearchAsked
 from core.models import Picture
 from core.repo import media
@@ -24,6 +24,8 @@ _FALSE: Final = frozenset({"0", "false", "False", "no", ""})
 _TRANSFORMS: Final = ("scale", "affine", "perspective")
 _CATEGORIES: Final = ("private", "web")
 _FORMS: Final = frozenset({"application/json", "application/x-www-form-urlencoded", "multipart/form-data", ""})
+_FAILURES: Final[dict[str, type[FiligraneError]]] = {kind.default_code: kind for kind in (FiligraneError, UnsupportedMedia, Unavailable)}
+"""What a matcher's error is besides wrong input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,8 @@ def search(call: Call) -> Answer:
     with call.state.answers.room():
         answer = _asked(call, wanted)
     if answer.error_code is not None:
-        details = answer.error_details or "the picture could not be searched with"
-        raise (Unavailable if answer.error_code == Unavailable.default_code else InvalidInput)(details, code=answer.error_code)
+        kind = _FAILURES.get(answer.error_code, InvalidInput)
+        raise kind(answer.error_details or "the picture could not be searched with", code=answer.error_code)
     return Answer(schemas.SearchDone("complete", _matches(call, answer)))
 
 
@@ -116,7 +118,7 @@ def _given(call: Call) -> tuple[dict[str, Any], bytes | None]:
         return fields.values, bytes(fields.file.data) if fields.file is not None else None
     if kind.startswith("image/") or kind in ("application/pdf", "application/octet-stream"):
         return {}, call.body
-    raise InvalidInput(f"{kind} is no picture and no form", code="unsupported_media")
+    raise UnsupportedMedia(f"{kind} is no picture and no form")
 
 
 def _refuse_document(sync: bool | None) -> None:

@@ -1,0 +1,164 @@
+"""Group S: synchronous searches, with the other end of the bus answering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+
+from api_shim.routes import searches
+from core import events
+from core.bus import Outgoing
+from core.events import RESULTS, SEARCHES, SearchAnswered, SearchAsked, SearchHit
+from core.models import Media
+from core.services import Services
+from tests.api.conftest import Api, jpeg, new_account
+from tests.api.test_transport import check_error
+
+URL = "http://static.test"
+
+
+@dataclass
+class Matcher:
+    """Answers every question on the bus with what the test has laid out."""
+
+    services: Services
+    hits: tuple[SearchHit, ...] = ()
+    error: tuple[str, str] | None = None
+    asked: list[SearchAsked] = field(default_factory=list)
+    data: list[bytes] = field(default_factory=list)
+    silent: bool = False
+
+    def run(self, stop: Event) -> None:
+        consumer = self.services.bus.consume(SEARCHES, "matcher")
+        while not stop.is_set():
+            polled = consumer.poll(0.1)
+            for message in polled:
+                self.answer(message.value)
+            consumer.commit(polled)
+        consumer.close()
+
+    def answer(self, value: bytes) -> None:
+        question = events.decode(value)
+        assert isinstance(question, SearchAsked)
+        self.asked.append(question)
+        self.data.append(self.services.store.get(question.key))
+        code, details = self.error or (None, None)
+        if not self.silent:
+            answer = SearchAnswered(question.search, self.hits, code, details)
+            self.services.bus.publish([Outgoing(RESULTS, question.reply_to, events.encode(answer))])
+
+
+@pytest.fixture(scope="module")
+def running(shared_services: Services) -> Iterator[Matcher]:
+    matcher, stop = Matcher(shared_services), Event()
+    thread = Thread(target=matcher.run, args=(stop,))
+    thread.start()
+    yield matcher
+    stop.set()
+    thread.join()
+
+
+@pytest.fixture
+def matcher(running: Matcher) -> Matcher:
+    running.hits, running.error, running.silent = (), None, False
+    running.asked.clear()
+    running.data.clear()
+    return running
+
+
+def hit(node: Media, **fields: Any) -> SearchHit:
+    assert node.registration is not None
+    values = {"picture": node.registration.picture_id, "key_id": "", "verdict": "copy", "score": 12.0, "p_value": None, "payload": None,
+              "mirrored": False, "overlap": 1.0, "transform": (1.0, 0, 0, 0, 1, 0, 0, 0, 1)}  # fmt: skip
+    return SearchHit(**{**values, **fields})
+
+
+def test_224_238_a_file_in_a_form(api: Api, matcher: Matcher) -> None:
+    node = api.picture("a.jpg", key_id="k1")
+    matcher.hits = (hit(node, key_id="k1", p_value=1e-20),)
+    response = api.post("/searches/", files={"file": ("x.jpeg", jpeg(), "image/jpeg")})
+    assert response.status_code == 200, response.text
+    body = response.json()
+    assert body["status"] == "complete"
+    [match] = body["matches"]
+    assert (match["type"], match["watermarked"], match["p_value"]) == ("user", True, 1e-20)
+    assert "url" not in match
+    assert match["paths"] == [api.get(f"/media/{api.home}/a.jpg").json()]
+    assert match["image"]["type"] == "registered"
+    [question] = matcher.asked
+    assert (question.account, question.transform, question.similar) == (api.account.id, "scale", False)
+    assert question.registry_version > 0
+    assert question.request_id == response.headers["X-Request-Id"]
+    assert matcher.data == [jpeg()]
+    assert list(api.services.store.list(f"queries/{question.search}")) == []
+
+
+def test_225_226_228_229_the_ways_of_sending(api: Api, matcher: Matcher) -> None:
+    files = {"file": ("x.jpeg", jpeg(), "image/jpeg")}
+    disguised = api.http.build_request("POST", "http://x/", files=files).read()
+    for named in (
+        {"content": jpeg(), "headers": {"Content-Type": "image/jpeg"}},
+        {"content": disguised, "headers": {"Content-Type": "image/jpeg"}},
+        {"files": {**files, "sync": ("sync", b"1")}},
+        {"files": files, "data": {"similar": "True"}, "params": {"transform": "affine"}},
+    ):
+        assert api.post("/searches", **named).json() == {"status": "complete", "matches": []}
+    assert matcher.data == [jpeg()] * 4
+    assert (matcher.asked[-1].similar, matcher.asked[-1].transform) == (True, "affine")
+
+
+def test_227_a_url(api: Api, matcher: Matcher) -> None:
+    image = api.get("/media/" + api.picture("a.jpg").path).json()["image"]
+    form = {"Content-Type": "application/json"}
+    assert api.post("/searches", data={"url": image}, headers=form).status_code == 200
+    assert api.post("/searches", json={"url": image, "sync": True}).status_code == 200
+    assert api.post("/searches", files={"url": (None, image)}).status_code == 200
+    assert matcher.data == [b"preview.jpg"] * 3
+
+
+def test_230_to_242_parameters(api: Api, matcher: Matcher) -> None:
+    files = {"file": ("x.jpeg", jpeg(), "image/jpeg")}
+    check_error(api.post("/searches", files=files, data={"url": URL}), 400)
+    check_error(api.post("/searches", json={"name": "x"}), 400)
+    check_error(api.post("/searches", content=b""), 411)
+    for wrong in ({"transform": "rotate"}, {"category": "all"}, {"similar": "maybe"}, {"sync": "2"}):
+        check_error(api.post("/searches", files=files, data=wrong), 400, "invalid_parameters")
+    for later in ({"sync": "0"}, {"sync": ""}, {"category": "web"}):
+        check_error(api.post("/searches", files=files, data=later), 501)
+    check_error(api.post("/searches", content=b"%PDF-1.7 ", headers={"Content-Type": "application/pdf"}), 501)
+    check_error(api.post("/searches?sync=1", content=b"%PDF-1.7 ", headers={"Content-Type": "application/pdf"}), 400)
+    check_error(api.post("/searches", content=b"hello", headers={"Content-Type": "text/plain"}), 415)
+    assert matcher.asked == []
+
+
+def test_248_what_cannot_be_searched_with(api: Api, matcher: Matcher) -> None:
+    check_error(api.post("/searches", json={"url": "http://10.0.0.1/a.jpg"}), 400, "address_refused")
+    matcher.error = ("invalid_image", "the bytes are no picture")
+    check_error(api.post("/searches", content=b"x", headers={"Content-Type": "image/jpeg"}), 400, "invalid_image")
+
+
+def test_503_without_an_answer(api: Api, matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searches, "DEADLINE", timedelta(seconds=0.2))
+    matcher.silent = True
+    response = api.post("/searches", content=jpeg(), headers={"Content-Type": "image/jpeg"})
+    check_error(response, 503, "search_timeout")
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_only_own_and_living_media(api: Api, other: Api, matcher: Matcher) -> None:
+    foreign, gone = other.picture("a.jpg"), api.picture("b.jpg")
+    matcher.hits = (hit(foreign), hit(gone))
+    api.delete(f"/media/{api.home}/b.jpg")
+    assert api.post("/searches", content=jpeg(), headers={"Content-Type": "image/jpeg"}).json()["matches"] == []
+
+
+def test_two_processes_get_their_own_answers(http: Any, shared_services: Services, matcher: Matcher) -> None:
+    first, second = new_account(http, shared_services), new_account(http, shared_services)
+    for api in (first, second, first):
+        assert api.post("/searches", content=jpeg(), headers={"Content-Type": "image/jpeg"}).status_code == 200
+    assert len({question.reply_to for question in matcher.asked}) == 1

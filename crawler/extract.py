@@ -17,6 +17,10 @@ MAX_URLS: Final = 100_000
 MAX_RAW: Final = 4096
 """Characters of an attribute that may be a URL; `data:` URLs are longer."""
 MAX_ALT: Final = 500
+MAX_TAGS: Final = 20_000
+"""A page with more is parsed in parts: 20,000 nested elements take half a second, 100,000 take fifteen."""
+MAX_PART: Final = 4096
+"""Characters of such a part."""
 
 Kind = Literal["link", "image", "video", "document"]
 
@@ -38,6 +42,15 @@ _LAZY_SETS: Final = ("data-srcset", "data-lazy-srcset", "data-bgset", "data-orig
 _EVERYWHERE: Final = frozenset({"style", "background", *_LAZY, *_LAZY_SETS})
 """Attributes that any element may have and that may name images."""
 _CSS_URL: Final = re.compile(r"""url\(\s{0,20}(?:"([^"]{0,4096})"|'([^']{0,4096})'|([^)("'\s]{1,4096}))""", re.IGNORECASE)
+_MANY_ATTRIBUTES: Final = re.compile(
+    r"""<[a-z][^\s/>]*+(?:[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>]*+))?+){2000}""", re.IGNORECASE
+)
+_HIDDEN: Final = re.compile(r"<script\b|<!--", re.IGNORECASE)
+_HIDDEN_END: Final = {
+    "<s": re.compile(r"</script\s*>", re.IGNORECASE),
+    "<S": re.compile(r"</script\s*>", re.IGNORECASE),
+    "<!": re.compile("-->"),
+}
 _REFRESH: Final = re.compile(r"^\s{0,20}[\d.]{1,10}\s{0,20}[;,]?\s{0,20}(?:url\s{0,20}=\s{0,20})?[\"']?([^\"']{1,4096})", re.IGNORECASE)
 _SPACE: Final = " \t\n\r\f"
 _META_IMAGES: Final = frozenset(
@@ -76,11 +89,15 @@ def extract(body: bytes, content_type: str, url: str) -> Extracted:
         url: of the page, normalised.
     """
     text, encoding = decode(body, content_type)
-    tree = LexborHTMLParser(text)
-    page = _Page(_base(tree, url))
-    if tree.root is not None:
-        for node in tree.root.traverse(include_text=False):
-            page.look(node)
+    page: _Page | None = None
+    for part in _parts(text):
+        tree = LexborHTMLParser(part)
+        if page is None:
+            page = _Page(_base(tree, url))
+        if tree.root is not None:
+            for node in tree.root.traverse(include_text=False):
+                page.look(node)
+    assert page is not None
     return Extracted(
         page.base,
         tuple(page.found["link"]),
@@ -91,6 +108,33 @@ def extract(body: bytes, content_type: str, url: str) -> Extracted:
         encoding,
         page.surplus,
     )
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The whole text; in small parts when its depth or the attributes of an element could make the parser's time grow with their square."""
+    if len(text) <= MAX_PART or (text.count("<") <= MAX_TAGS and not _MANY_ATTRIBUTES.search(text)):
+        yield text
+        return
+    text = _without_scripts(text)
+    at = 0
+    while at < len(text) or at == 0:
+        cut = text.rfind("<", at + 1, at + MAX_PART) if at + MAX_PART < len(text) else -1
+        end = cut if cut > 0 else at + MAX_PART
+        yield text[at:end]
+        at = end
+
+
+def _without_scripts(text: str) -> str:
+    """Scripts and comments left out, since a cut within one would show its text as elements."""
+    kept: list[str] = []
+    at = 0
+    while found := _HIDDEN.search(text, at):
+        kept.append(text[at : found.start()])
+        end = _HIDDEN_END[found[0][:2]].search(text, found.end())
+        if end is None:
+            return "".join(kept)
+        at = end.end()
+    return "".join([*kept, text[at:]])
 
 
 def _base(tree: LexborHTMLParser, url: str) -> str:
@@ -147,6 +191,7 @@ class _Page:
         self.found: dict[Kind, dict[str, str]] = {"link": {}, "image": {}, "video": {}, "document": {}}
         self.nofollow = False
         self.surplus = 0
+        self._count = 0
         self._seen: dict[str, str | None] = {}
         self._handlers: dict[str, Callable[[dict[str, str | None], LexborNode], None]] = {
             "a": self._a, "area": self._a, "link": self._link, "meta": self._meta, "iframe": self._frame, "frame": self._frame,
@@ -178,9 +223,10 @@ class _Page:
         known = self.found[actual]
         if url in known:
             known[url] = known[url] or alt
-        elif sum(map(len, self.found.values())) >= MAX_URLS:
+        elif self._count >= MAX_URLS:
             self.surplus += 1
         else:
+            self._count += 1
             known[url] = alt
 
     def _resolve(self, key: str, raw: str) -> str | None:

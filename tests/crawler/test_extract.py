@@ -153,12 +153,30 @@ def test_xhtml() -> None:
         "<style>" + "url('" * 200_000,
         "<img srcset='" + "," * 1_000_000 + "'>",
         "<img srcset='a " + "(" * 1_000_000 + "'>",
-        "<div>" * 5_000,
+        "<div>" * 100_000,
+        "<div></x>" * 100_000,
+        "<a href=x><b>" * 100_000,
+        "<div " + "".join(f"x{n} " for n in range(100_000)) + ">",
+        "<div " + "".join(f"x{n}='>' " for n in range(100_000)) + ">",
+        "<a x='" * 200_000,
+        "<script><a href=x>" * 50_000,
+        "<!--" * 200_000,
         "<meta " * 100_000,
     ],
 )
 def test_hostile_pages_end(html: str) -> None:
     page(html)
+
+
+def test_a_page_too_big_for_one_tree_shows_the_same() -> None:
+    html = (
+        "<base href=/b/><p>"
+        + "<script>'<a href=no>'</script><!-- <a href=no> --><a href=x></a><img src=1.jpg alt=A>" * 6_000
+        + "<a href=y>"
+    )
+    found = page(html)
+    assert found.links == ("http://example.org/b/x", "http://example.org/b/y")
+    assert found.images == (("http://example.org/b/1.jpg", "A"),)
 
 
 def test_urls_beyond_the_limit_are_counted() -> None:

@@ -44,16 +44,17 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer: Answer | None = None
         self._done: asyncio.Future[None] | None = None
+        self._answered_at = 0.0
 
-    async def ask(self, request_head: bytes, answer: Answer, deadline: float) -> float:
-        """Sends a request and reads its answer until `deadline` (monotonic); gives when it was sent.
+    async def ask(self, request_head: bytes, answer: Answer, deadline: float) -> tuple[float, float]:
+        """Sends a request and reads its answer until `deadline` (monotonic); gives when it was sent and when the answer began.
 
         Raises DownloadError; `sent_at` is set on it.
         """
         assert self._transport is not None
         loop = asyncio.get_running_loop()
         self._answer, self._done = answer, loop.create_future()
-        sent_at = time.monotonic()
+        self._answered_at = sent_at = time.monotonic()
         self._transport.write(request_head)
         timer = loop.call_later(max(deadline - sent_at, 0.0), self._late)
         try:
@@ -66,7 +67,7 @@ class Connection(asyncio.Protocol):
             self._answer = self._done = None
             if not answer.reusable:
                 self.close()
-        return sent_at
+        return sent_at, self._answered_at
 
     def close(self) -> None:
         self.closed = True
@@ -100,6 +101,8 @@ class Connection(asyncio.Protocol):
         if self._answer is None:
             self.close()
             return
+        if not self._answer.started:
+            self._answered_at = time.monotonic()
         try:
             self._answer.feed(data)
         except DownloadError as error:
@@ -186,7 +189,7 @@ class HttpClient:
         self, url: str, key: tuple[str, str, int], connection: Connection, head: bytes, answer: Answer, deadline: float
     ) -> Exchange:
         at = datetime.now(UTC)
-        sent_at = await connection.ask(head, answer, deadline)
+        sent_at, answered_at = await connection.ask(head, answer, deadline)
         if answer.reusable and not connection.closed:
             self._keep(key, connection)
         body = answer.body
@@ -200,6 +203,7 @@ class HttpClient:
             answer.decoded(body),
             connection.ip,
             sent_at,
+            answered_at,
             at,
             time.monotonic() - sent_at,
             answer.truncated,

@@ -57,8 +57,10 @@ class Exchange:
     """The address dialled."""
     sent_at: float
     """When the request's bytes were written, time.monotonic()."""
+    answered_at: float
+    """When the answer's first byte came, time.monotonic()."""
     at: datetime
-    """The same moment, UTC."""
+    """When the request was sent, UTC."""
     elapsed: float
     """Seconds from then to the last byte."""
     truncated: Truncated | None

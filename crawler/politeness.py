@@ -1,7 +1,10 @@
 """When a domain may be asked again.
 
 All requests to a registrable domain share one clock: with a delay, one request at a time, the next one no sooner than the delay after the
-bytes of the last one were sent; without, a bounded number at once. A session's requests also keep the session's own delay.
+answer to the last one began; without, a bounded number at once. A session's requests also keep the session's own delay.
+
+Counting from the answer, not from the bytes sent: a busy server may take up a request late and the next one at once, and would then see them
+closer together than they were sent. It has certainly taken up what it answers.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ class Clock:
     in_flight: int = 0
     crawl_delay: float = 0.0
     """What robots.txt of the domain's hosts asks for; the longest one counts."""
-    sent: dict[int, float] = field(default_factory=dict)
-    """session -> when its last request was sent."""
+    last: dict[int, float] = field(default_factory=dict)
+    """session -> when its last request was answered."""
 
     def delay(self, delays: Iterable[float]) -> float:
         """Between two requests to the domain: the smallest delay of the sessions that run on it, or robots' Crawl-delay when longer."""
@@ -36,16 +39,16 @@ class Clock:
         return max(now, self.next_allowed)
 
     def session_allowed_at(self, session: int, delay: float) -> float:
-        return self.sent.get(session, float("-inf")) + max(delay, self.crawl_delay)
+        return self.last.get(session, float("-inf")) + max(delay, self.crawl_delay)
 
     def started(self) -> None:
         self.in_flight += 1
 
-    def ended(self, session: int, sent_at: float, delay: float) -> None:
-        """The request is over; `sent_at` is when its bytes were written."""
+    def ended(self, session: int, answered_at: float, delay: float) -> None:
+        """The request is over; `answered_at` is when its answer began, or when it was given up."""
         self.in_flight -= 1
-        self.sent[session] = max(sent_at, self.sent.get(session, sent_at))
-        self.next_allowed = max(self.next_allowed, sent_at + delay)
+        self.last[session] = max(answered_at, self.last.get(session, answered_at))
+        self.next_allowed = max(self.next_allowed, answered_at + delay)
 
 
 class Politeness:

@@ -108,11 +108,11 @@ class Dispatcher:
             self.wake(domain, later)
         return None
 
-    def ended(self, cycle: Cycle, task: Task, sent_at: float) -> None:
-        """The request is over (answered, failed, or never sent)."""
+    def ended(self, cycle: Cycle, task: Task, answered_at: float) -> None:
+        """The request is over: answered, failed, or never sent."""
         domain = registrable_domain(task.address)
         cycle.in_flight -= 1
-        self._politeness.clock(domain).ended(cycle.session.id, sent_at, self.delay(domain, cycle))
+        self._politeness.clock(domain).ended(cycle.session.id, answered_at, self.delay(domain, cycle))
         self.wake(domain)
 
     def delay(self, domain: str, asker: Cycle | None = None) -> float:

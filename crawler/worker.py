@@ -247,7 +247,7 @@ class Worker:
     def answered(self, cycle: Cycle, task: Task, exchange: Exchange) -> None:
         """Scrapy has an answer."""
         requests_total.labels(task.kind, str(exchange.status)).inc()
-        if not self._is_over(cycle, task, exchange.sent_at):
+        if not self._is_over(cycle, task, exchange.answered_at):
             return
         if self._file(cycle, task, partial(cycle.answered, task, exchange)) and task.kind == "robots":
             self._learn_robots(cycle, task, exchange)
@@ -259,7 +259,7 @@ class Worker:
         if reason == "internal":
             log.error("crawler.request_failed", url=task.address, error=repr(error))
         requests_total.labels(task.kind, reason).inc()
-        if not self._is_over(cycle, task, getattr(error, "sent_at", None) or self._services.clock.monotonic()):
+        if not self._is_over(cycle, task, self._services.clock.monotonic()):
             return
         refused = isinstance(error, AddressRefused)
         if self._file(cycle, task, partial(cycle.refuse if refused else cycle.failed, task, reason)) and task.kind == "robots":
@@ -267,9 +267,9 @@ class Worker:
             self._set_robots(task, Robots.allow_all() if refused else Robots.from_answer(None, b""))
         self._after(cycle)
 
-    def _is_over(self, cycle: Cycle, task: Task, sent_at: float) -> bool:
+    def _is_over(self, cycle: Cycle, task: Task, answered_at: float) -> bool:
         """The request has ended; False when its cycle is not ours any more."""
-        self.dispatcher.ended(cycle, task, sent_at)
+        self.dispatcher.ended(cycle, task, answered_at)
         if task.kind == "robots":
             self._rulebook.forget(origin(task.url))
         return self.cycles.get(cycle.session.id) is cycle

@@ -106,7 +106,7 @@ def shown_on(site: Site, shown: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 def sightings_published(services: Services) -> set[tuple[str, str]]:
     consumer = services.bus.consume(IMAGES, "test")
-    found = set()
+    found: set[tuple[str, str]] = set()
     until = time.monotonic() + 10
     while time.monotonic() < until and (services.bus.lag(IMAGES, "test") or not found):
         messages = consumer.poll(0.5, 1000)

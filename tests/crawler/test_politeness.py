@@ -38,15 +38,15 @@ def test_a_domain_that_was_taken_over_waits_out_the_delay() -> None:
 def test_gaps_hold_for_domain_and_session(asked: list[tuple[int, float, float]], delays: dict[int, float]) -> None:
     clock, now, sent = Clock(), 0.0, []
     shortest = min(delays.values())
-    for session, before_sending, answer in asked:
+    for session, taken_up, answer in asked:
         allowed = clock.allowed_at(now, clock.delay(delays.values()))
         assert allowed is not None
         now = max(allowed, clock.session_allowed_at(session, delays[session]))
         clock.started()
-        now += before_sending
-        sent.append((session, now))
+        now += taken_up
+        sent.append((session, now))  # when the server takes it up
         now += answer
-        clock.ended(session, sent[-1][1], clock.delay(delays.values()))
+        clock.ended(session, now, clock.delay(delays.values()))
     times = [at for _, at in sent]
     assert all(later - earlier >= shortest - 1e-9 for earlier, later in zip(times, times[1:], strict=False))
     for session, delay in delays.items():

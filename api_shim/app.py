@@ -33,7 +33,7 @@ API: Final[list[BaseRoute]] = [
     Route("/account", Endpoint(GET=Action(account.show))),
     Route("/account/token", Endpoint(POST=Action(account.token, needs_body=True, limit=16_384, public=True))),
     Route("/media", Endpoint(GET=Action(media.root))),
-    Route("/media/_move", Endpoint(POST=not_built("moving media"))),
+    Route("/media/_move", Endpoint(POST=Action(media.move, needs_body=True))),
     Route(
         "/media/{path:path}",
         Endpoint(

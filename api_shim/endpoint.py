@@ -162,14 +162,18 @@ def check_accept(accept: str) -> None:
         raise NotAcceptable("the API answers application/json only")
 
 
-def raw_path(request: Request) -> str:
-    """What stands behind `/media/` in the request, decoded segment by segment: an encoded slash is no separator.
+def media_path(request: Request) -> str:
+    """What stands behind `/media/` in the request's address, decoded. Raises InvalidInput."""
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    return decoded_path(raw.partition(b"?")[0].partition(b"/media/")[2])
+
+
+def decoded_path(path: bytes) -> str:
+    """A percent-encoded path, decoded segment by segment: an encoded slash is no separator.
 
     Raises:
         InvalidInput: an encoded slash, or no UTF-8.
     """
-    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    _, _, path = raw.partition(b"?")[0].partition(b"/media/")
     try:
         segments = [unquote_to_bytes(segment).decode() for segment in path.split(b"/")]
     except UnicodeDecodeError as error:

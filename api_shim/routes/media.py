@@ -10,7 +10,9 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy.orm import Session
 
 from api_shim import bodies, remote, schemas
-from api_shim.endpoint import Answer, Call, raw_path
+from api_shim.endpoint import Answer, Call, decoded_path, media_path
+from api_shim.errors import InvalidFields
+from api_shim.links import BASE
 from api_shim.pagination import Order
 from api_shim.present import Presenter
 from api_shim.routes.matches import page_of_web_matches
@@ -34,6 +36,15 @@ class RemotePicture(msgspec.Struct):
     exclusive: bool | UnsetType = UNSET
 
 
+class To(msgspec.Struct):
+    url: str
+
+
+class Move(msgspec.Struct):
+    url: str
+    to: str | To
+
+
 def root(call: Call) -> Answer:
     """The home directories that the token sees."""
     with call.database.read() as tx:
@@ -45,7 +56,7 @@ def root(call: Call) -> Answer:
 
 def show(call: Call) -> Answer:
     """The media at the path, or (where there is none) the matches of the one before `/matches/<kind>`."""
-    path = raw_path(call.request)
+    path = media_path(call.request)
     with call.database.read() as tx:
         node = media.find(tx, call.account.id, path)
         if node is not None:
@@ -59,7 +70,7 @@ def show(call: Call) -> Answer:
 
 def put(call: Call) -> Answer:
     """Registers what the body holds or names at the path; 201, or 200 when it replaced a media or the folder was there."""
-    path = raw_path(call.request)
+    path = media_path(call.request)
     kind = bodies.media_type(call.content_type)
     if kind == FOLDER:
         return _put_folder(call, path)
@@ -76,10 +87,35 @@ def put(call: Call) -> Answer:
 
 def delete(call: Call) -> Answer:
     with call.database.write() as tx:
-        keys = media.delete(tx, call.account.id, raw_path(call.request), call.clock.now())
+        keys = media.delete(tx, call.account.id, media_path(call.request), call.clock.now())
     outbox.drain(call.services)
     call.services.store.delete(keys)
     return Answer(status=204)
+
+
+def move(call: Call) -> Answer:
+    """Moves or renames; a new place that ends in a slash is the folder to put it in."""
+    wanted = bodies.parse(Move, call.fields())
+    source = _place(call, "url", wanted.url).rstrip("/")
+    to = _place(call, "to", wanted.to if isinstance(wanted.to, str) else wanted.to.url)
+    if to.endswith("/"):
+        to += source.rpartition("/")[2]
+    with call.database.write() as tx:
+        node = media.move(tx, call.account.id, source, to, call.clock.now())
+        return Answer(schemas.Moved(node.path))
+
+
+def _place(call: Call, name: str, text: str) -> str:
+    """The path that a URL of a media, or a bare path, stands for. Raises InvalidFields."""
+    if "://" not in text:
+        if "/" not in text.strip("/"):
+            raise InvalidFields({name: "is the URL of a media, or a path from the home directory on"})
+        return text.lstrip("/")
+    for origin in (call.links.origin, call.links.public_url):
+        start = f"{origin}{BASE}/media/"
+        if text.startswith(start):
+            return decoded_path(text.removeprefix(start).encode())
+    raise InvalidFields({name: "is not the URL of a media here"})
 
 
 def _shown(call: Call, presenter: Presenter, node: Media, tx: Session) -> Answer:

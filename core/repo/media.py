@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
-from sqlalchemy import CTE, Select, exists, select
+from sqlalchemy import CTE, Select, exists, func, literal, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session, aliased
 
@@ -180,6 +180,34 @@ def delete(tx: Session, account_id: int, path: str, now: datetime) -> list[str]:
     tx.expire_all()
     _announce(tx, account, touched, now)
     return [key for picture_id in sorted(touched) for key in _unneeded(tx, picture_id)]
+
+
+def move(tx: Session, account_id: int, path: str, to: str, now: datetime) -> Media:
+    """Gives a node and everything below it another place; missing parents are made. Registrations and matches stay as they are.
+
+    Raises:
+        NotFound: nothing is there.
+        Conflict: something is at the new place, or it lies inside the node.
+        Forbidden: a home directory, or not below the account's.
+        InvalidInput: not a path, or with a reserved name.
+    """
+    _locked(tx, account_id)
+    node = get(tx, account_id, path)
+    to = creatable(tx, account_id, to)
+    if node.parent_id is None:
+        raise Forbidden("a home directory cannot be moved", code="home_directory")
+    if f"{to}/".startswith(f"{node.path}/"):
+        raise Conflict("a folder cannot be moved into itself", code="into_itself")
+    if find(tx, account_id, to) is not None:
+        raise Conflict("there is something at the new path", code="path_taken")
+    parent, _ = _folder(tx, account_id, to.rpartition("/")[0], now)
+    nodes = subtree(node.id)
+    moved = update(Media).where(Media.id.in_(select(nodes.c.id))).values(path=literal(to) + func.substr(Media.path, len(node.path) + 1))
+    tx.execute(moved.execution_options(synchronize_session=False))
+    tx.expire_all()
+    node.parent_id = parent.id
+    tx.flush()
+    return node
 
 
 def changed(tx: Session, picture_id: int) -> MediaChanged:

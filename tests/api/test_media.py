@@ -245,6 +245,50 @@ def test_131_wrong_fields(api: Api) -> None:
         check_error(api.put(f"/media/{api.home}/a.jpg", json=body), 400, "invalid_parameters")
 
 
+def test_137_140_moving(api: Api) -> None:
+    node = api.picture("a/b.jpg")
+    api.match(node)
+    base = f"http://testserver/api/v1/media/{api.home}"
+    before = api.get(f"/media/{api.home}/a/b.jpg").json()
+    moved = api.post("/media/_move", json={"url": f"{base}/a/b.jpg", "to": f"{base}/x/y/c%20d.jpg"})
+    assert (moved.status_code, moved.json()) == (200, {"path": f"{api.home}/x/y/c d.jpg"})
+    check_error(api.get(f"/media/{api.home}/a/b.jpg"), 404)
+    after = api.get(f"/media/{api.home}/x/y/c d.jpg").json()
+    assert (after["image"], after["created"]) == (before["image"], before["created"])
+    for url, to in (
+        (f"{api.home}/x", f"{api.home}/z"),
+        (f"{base}/z/", {"url": f"{base}/w/"}),
+        (f"{api.home}/w/z", f"{api.home}/folder/"),
+    ):
+        assert api.post("/media/_move/", json={"url": url, "to": to}).status_code == 200
+    path = f"{api.home}/folder/z/y/c d.jpg"
+    [match] = api.get("/matches/web").json()["results"]
+    assert [shown["path"] for shown in match["paths"]] == [path]
+    assert api.get(f"/media/{api.home}/folder/matches/web").json()["count"] == 1
+
+
+def test_139_143_moves_that_are_refused(api: Api, other: Api) -> None:
+    api.picture("a/b.jpg")
+    api.folder(f"{api.home}/c")
+    home = api.home
+    for status, url, to in (
+        (400, "garbage", f"{home}/x"),
+        (400, "http://elsewhere.example/api/v1/media/x/y", f"{home}/x"),
+        (400, f"{home}/a", f"{home}/../x"),
+        (400, f"{home}/a", f"{home}/_move"),
+        (404, f"{home}/none", f"{home}/x"),
+        (409, f"{home}/a", f"{home}/c"),
+        (409, f"{home}/a", f"{home}/a/b/c"),
+        (409, f"{home}/a", f"{home}/a"),
+        (409, f"{home}/c", f"{home}/a/b.jpg/"),
+        (403, f"http://testserver/api/v1/media/{home}", f"{home}/c/x"),
+        (403, f"{home}/a", f"{other.home}/a"),
+    ):
+        check_error(api.post("/media/_move", json={"url": url, "to": to}), status)
+    check_error(api.post("/media/_move", json={"to": f"{home}/x"}), 400, "invalid_parameters")
+    check_error(api.get("/media/_move"), 405)
+
+
 @pytest.fixture(scope="module")
 def shared_api(http: Any, shared_services: Any) -> Api:
     return new_account(http, shared_services)

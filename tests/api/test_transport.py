@@ -27,7 +27,6 @@ UNBUILT = [
     ("GET", "/domains/blacklist"),
     ("POST", "/domains/blacklist"),
     ("DELETE", "/domains/blacklist"),
-    ("POST", "/media/_move"),
 ]
 
 

@@ -6,6 +6,7 @@ Everything but `normalise` expects a URL that `normalise` made: absolute, ASCII,
 from __future__ import annotations
 
 import ipaddress
+import re
 from functools import cache, lru_cache
 from typing import Final
 
@@ -14,6 +15,8 @@ from publicsuffixlist import PublicSuffixList
 
 MAX_LENGTH: Final = 2048
 """Characters of a URL that is kept; longer ones are not crawled."""
+_PLAIN: Final = re.compile(r"/(?:[\w~-][\w.~-]*/)*(?:[\w~-][\w.~-]*)?(?:\?[\w.~=&+-]*)?", re.ASCII)
+"""A path from the root in which nothing has to be changed: most links of most pages."""
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -30,6 +33,13 @@ def normalise(url: str, base: str | None = None) -> str | None:
     """
     if len(url) > 2 * MAX_LENGTH:
         return None
+    if base is not None and len(url) < MAX_LENGTH // 2 and _PLAIN.fullmatch(url):
+        start = _origin_of(base)
+        return None if start is None else start + url
+    return _parse(url, base)
+
+
+def _parse(url: str, base: str | None) -> str | None:
     try:
         parsed = URL(url, base)
         href = parsed.href
@@ -42,6 +52,12 @@ def normalise(url: str, base: str | None = None) -> str | None:
         return None
     href = href.partition("#")[0]
     return href if len(href) <= MAX_LENGTH else None
+
+
+@lru_cache(maxsize=4096)
+def _origin_of(base: str) -> str | None:
+    url = _parse(base, None)
+    return origin(url) if url is not None and len(origin(url)) <= MAX_LENGTH // 2 else None
 
 
 def origin(url: str) -> str:

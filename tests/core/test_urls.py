@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from ada_url import URL
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +89,21 @@ def test_a_normal_form_is_stable_and_safe_in_a_request(url: str, base: str | Non
         host, port = host_port(normal)
         assert host
         assert 0 <= port < 65536
+
+
+@given(
+    st.text(alphabet="/ab.Z09_~-?=&+%é#:@", max_size=20).map("/".__add__),
+    st.sampled_from([PAGE, "http://u:p@Example.org:80/x/y?z", "ftp://x/"]),
+)
+def test_the_short_way_gives_what_the_parser_gives(url: str, base: str) -> None:
+    try:
+        slow = URL(url, base)
+    except ValueError:
+        assert normalise(url, base) is None
+        return
+    slow.username = slow.password = ""
+    expected = slow.href.partition("#")[0]
+    assert normalise(url, base) == (expected if expected.startswith("http") else None)
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,11 @@ class Batch(Base):
     """What one cycle left. The row appears when every artifact is whole and verified."""
 
     __tablename__ = "batches"
-    __table_args__ = (UniqueConstraint("session_id", "crawl_cycle"), Index("ix_batches_account", "account_id", "id"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        UniqueConstraint("session_id", "crawl_cycle"),
+        Index("ix_batches_account", "account_id", "id"),
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = _id()
     session_id: Mapped[int] = mapped_column(ForeignKey("sessions.id"))

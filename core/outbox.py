@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -29,14 +29,23 @@ def drain(services: Services, limit: int = 500) -> int:
     """Sends what is due and deletes its rows; returns how many. A crash in between sends them twice, which changes nothing."""
     with services.database.read() as tx:
         rows = list(tx.scalars(select(Outbox).order_by(Outbox.id).limit(limit)))
-        subjects = dict.fromkeys((row.topic, row.subject_id) for row in rows)
-        messages = [message for topic, subject_id in subjects if (message := _BUILDERS[topic](tx, subject_id)) is not None]
+        messages = _build(tx, rows)
     if not rows:
         return 0
-    services.bus.publish(messages)
+    sent = None
+    while sent != messages:  # else another process may have sent a newer state before ours, and the last one sent is what the bus keeps
+        services.bus.publish(messages)
+        sent = messages
+        with services.database.read() as tx:
+            messages = _build(tx, rows)
     with services.database.write() as tx:
         tx.execute(delete(Outbox).where(Outbox.id.in_([row.id for row in rows])))
     return len(rows)
+
+
+def _build(tx: Session, rows: Sequence[Outbox]) -> list[Outgoing]:
+    subjects = dict.fromkeys((row.topic, row.subject_id) for row in rows)
+    return [message for topic, subject_id in subjects if (message := _BUILDERS[topic](tx, subject_id)) is not None]
 
 
 def _session(tx: Session, session_id: int) -> Outgoing | None:

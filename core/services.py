@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from core.bus import Bus
 from core.bus.embedded import EmbeddedBus
 from core.clock import Clock, SystemClock
 from core.database import Database
+from core.errors import InvalidInput
 from core.objectstore import ObjectStore
 from core.objectstore.folder import FolderStore
 from core.settings import Settings, load
@@ -39,10 +41,14 @@ class Services:
             Unavailable: a part does not answer.
         """
         settings = settings or load()
-        settings.data.mkdir(parents=True, exist_ok=True)
-        database = Database(settings.database_url or URL.create("sqlite", database=str(settings.data / "filigrane.sqlite")))
-        database.migrate()
-        return cls(settings, database, _store(settings), _bus(settings), clock or SystemClock())
+        _make_folder(settings.data)
+        with ExitStack() as opened:
+            database = Database(settings.database_url or URL.create("sqlite", database=str(settings.data / "filigrane.sqlite")))
+            opened.callback(database.close)
+            database.migrate()
+            services = cls(settings, database, _store(settings), _bus(settings), clock or SystemClock())
+            opened.pop_all()
+        return services
 
     def close(self) -> None:
         self.bus.close()
@@ -53,6 +59,13 @@ class Services:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"FILIGRANE_DATA: the folder {path} cannot be made: {error.strerror}", code="settings_invalid") from error
 
 
 def _store(settings: Settings) -> ObjectStore:

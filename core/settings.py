@@ -18,31 +18,40 @@ from core.errors import InvalidInput
 
 PREFIX: Final = "FILIGRANE_"
 Network = IPv4Network | IPv6Network
-_SCHEMES: Final = {"database_url": "sqlite:", "store_url": "file:", "bus_url": "local:"}
+_FORMS: Final = {"database_url": "sqlite:///PATH", "store_url": "file:///PATH", "bus_url": "local:"}
+_SECRET_LENGTH: Final = 16
 
 
 class Settings(BaseSettings):
     """The settings of a process; frozen."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     data: Path = Field(default=Path("filigrane-data"), description="Folder of the embedded parts and of local files.")
     database_url: str = Field(default="", description="Database; empty: SQLite in the data folder.")
     store_url: str = Field(default="", description="Object store, `file:///folder`; empty: a folder in the data folder.")
     bus_url: str = Field(default="local:", description="Bus; `local:` is a durable log in the data folder.")
     public_url: str = Field(
-        default="http://127.0.0.1:8000", description="Where clients reach the API: the start of every URL in its answers."
+        default="http://127.0.0.1:8000",
+        pattern=r"^https?://[^/\s]",
+        description="Where clients reach the API: the start of every URL in its answers.",
     )
     secret_key: str = Field(
-        default="", repr=False, description="Key of tokens and capabilities; empty: drawn once into the data folder (mode 0600)."
+        default="",
+        repr=False,
+        description="Key of tokens and capabilities, 16 characters or more; empty: drawn once into the data folder (mode 0600).",
     )
     allow_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(), description="Networks (CIDR, with commas) that crawling and remote URLs may reach although they are private."
     )
-    topic_prefix: str = Field(default="", description="Put before each topic's name on a shared bus; the local log needs none.")
+    topic_prefix: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._-]{0,100}$",
+        description="Put before each topic's name on a shared bus; the local one needs none.",
+    )
     topic_partitions: int = Field(default=8, ge=1, le=1024, description="Partitions of each topic.")
     segment_seconds: float = Field(
-        default=10.0, gt=0, description="How long a segment of pictures stays open; pages take six times as long."
+        default=10.0, gt=0, allow_inf_nan=False, description="How long a segment of pictures stays open; pages take six times as long."
     )
 
     @field_validator("allow_networks", mode="before")
@@ -55,9 +64,17 @@ class Settings(BaseSettings):
     @field_validator("database_url", "store_url", "bus_url")
     @classmethod
     def _embedded_only(cls, value: str, info: ValidationInfo) -> str:
-        wanted = _SCHEMES[info.field_name or ""]
-        if value and not value.startswith(wanted):
-            raise ValueError(f"{value.partition(':')[0][:20]!r} is not built yet; only {wanted} is")
+        form = _FORMS[info.field_name or ""]
+        start, path, _ = form.partition("PATH")
+        if value and not (value.startswith(start) and bool(path) == (value != start)):
+            raise ValueError(f"only {form} can be used; others are not built yet")
+        return value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _hard_to_guess(cls, value: str) -> str:
+        if value and len(value) < _SECRET_LENGTH:
+            raise ValueError(f"needs {_SECRET_LENGTH} characters or more, drawn at random")
         return value
 
     @field_validator("public_url")
@@ -83,6 +100,11 @@ def _drawn_secret(path: Path) -> bytes:
     with suppress(FileExistsError):  # whoever comes first has drawn it
         os.link(draft, path)
     Path(draft).unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # tokens that were given out must outlive a loss of power
+    finally:
+        os.close(folder)
     return path.read_bytes()
 
 

@@ -36,7 +36,8 @@ def configure(role: str, *, level: int = logging.INFO) -> None:
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.JSONRenderer(),
     ]
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=render))
+    foreign: list[structlog.typing.Processor] = [structlog.stdlib.ExtraAdder(), *shared]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=foreign, processors=render))
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(max(level, logging.WARNING))  # what libraries say below that is theirs
 
@@ -55,7 +56,9 @@ def drop_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
 def _clean(name: Any, value: Any) -> Any:
     if isinstance(name, str) and _SECRET.search(name):
         return "***"
-    return {key: _clean(key, inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return {key: _clean(key, inner) for key, inner in value.items()}
+    return [_clean(None, inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def counter(name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:

@@ -35,6 +35,9 @@ def resend(services: Services) -> Iterator[int]:
         except FiligraneError as error:
             healed_total.labels(error.code).inc()
             log.warning("scheduler.heal_failed", session=row.session_id, cycle=row.cycle, piece=row.seq, error=error.details)
+        except Exception:
+            healed_total.labels("internal").inc()
+            log.exception("scheduler.heal_failed", session=row.session_id, cycle=row.cycle, piece=row.seq)
         else:
             healed_total.labels("sent").inc()
             yield 1

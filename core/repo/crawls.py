@@ -167,13 +167,15 @@ def finish_cycle(
 ) -> Batch:
     """The batch appears, with its artifacts; segments learn where they are in them; the session ends its cycle.
 
-    A session that was paused, set to run again or deleted meanwhile stays so.
+    A session that was paused, set to run again or deleted meanwhile stays so. May be repeated by who did not learn that it was done.
 
     Raises:
         StaleLease: the domain has another holder.
     """
     leases.check(tx, held)
     session = tx.get_one(CrawlSession, session_id, with_for_update=True)
+    if (batch_id := _batch_of(tx, session)) is not None:
+        return tx.get_one(Batch, batch_id)
     batch = Batch(session_id=session.id, account_id=session.account_id, crawl_cycle=session.cycle_count, ctime=now)
     tx.add(batch)
     tx.flush()
@@ -201,7 +203,7 @@ _WEEKDAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 def _trigger(cron: str) -> CronTrigger:
     """Weekday numbers as in cron (0 and 7 = Sunday), which APScheduler counts from Monday on."""
-    head, _, weekdays = cron.strip().rpartition(" ")
+    head, _, weekdays = " ".join(cron.split()).rpartition(" ")
     monday_first = re.sub(r"(?<!\d)0-(?=[1-7])", "0,1-", weekdays)
     named = re.sub(r"(?<![\d/])[0-7](?!\d)", lambda number: _WEEKDAYS[int(number[0])], monday_first)
     try:
@@ -223,18 +225,14 @@ def _next_due(session: CrawlSession, now: datetime) -> datetime | None:
 
 
 def due(tx: Session, now: datetime) -> list[int]:
-    """Sets to pending what is due again; one conditional UPDATE each, so that two schedulers do nothing twice. Returns the ids."""
-    found = select(CrawlSession.id).where(
+    """Sets to pending what is due again, in one conditional UPDATE, so that two schedulers do nothing twice. Returns the ids."""
+    change = update(CrawlSession).where(
         CrawlSession.state.in_(("done", "failed")), CrawlSession.next_due <= now, CrawlSession.deleted.is_(False)
     )
-    woken = []
-    for session_id in list(tx.scalars(found)):
-        change = update(CrawlSession).where(
-            CrawlSession.id == session_id, CrawlSession.state.in_(("done", "failed")), CrawlSession.next_due <= now
-        )
-        if tx.execute(change.values(state="pending", next_due=None)).rowcount:  # type: ignore[attr-defined]
-            outbox.add(tx, SESSIONS, session_id, now)
-            woken.append(session_id)
+    changed = change.values(state="pending", next_due=None).returning(CrawlSession.id)
+    woken = sorted(tx.scalars(changed.execution_options(synchronize_session=False)))
+    for session_id in woken:
+        outbox.add(tx, SESSIONS, session_id, now)
     return woken
 
 
@@ -242,9 +240,11 @@ def due(tx: Session, now: datetime) -> list[int]:
 
 
 def store_segments(tx: Session, held: Held, rows: Sequence[Segment]) -> None:
-    """From here on they are stored. Raises StaleLease."""
+    """From here on they are stored. May be repeated by who did not learn that it was done. Raises StaleLease."""
     leases.check(tx, held)
-    tx.add_all(rows)
+    found = select(Segment.key, Segment.sha256).where(Segment.key.in_([row.key for row in rows]))
+    there = {key: sha256 for key, sha256 in tx.execute(found)}  # noqa: C416
+    tx.add_all(row for row in rows if there.get(row.key) != row.sha256)
     tx.flush()
 
 
@@ -287,14 +287,15 @@ def resolve_segment(tx: Session, session_id: int, cycle: int, seq: int, kind: st
 
 
 def expired_segments(tx: Session, before: datetime, limit: int) -> list[Segment]:
-    """Segments of cycles whose batch is older than that: their bytes are in its artifacts. Journal pieces only when all of their cycle
-    are sent, since messages are built from all pieces up to one."""
+    """Segments of cycles whose batch is older than that and holds their bytes. Journal pieces only when all of their cycle are sent,
+    since messages are built from all pieces up to one."""
     owing = aliased(Segment)
     unsent_piece = exists().where(
         owing.session_id == Segment.session_id, owing.cycle == Segment.cycle, owing.kind == "journal", owing.sent.is_(None)
     )
     found = select(Segment).join(Batch, (Batch.session_id == Segment.session_id) & (Batch.crawl_cycle == Segment.cycle))
-    found = found.where(Batch.ctime < before, Segment.deleted.is_(False), (Segment.kind != "journal") | ~unsent_piece)
+    spare = (Segment.kind == "journal") & ~unsent_piece | Segment.artifact_offset.is_not(None)
+    found = found.where(Batch.ctime < before, Segment.deleted.is_(False), spare)
     return list(tx.scalars(found.order_by(Segment.id).limit(limit)))
 
 

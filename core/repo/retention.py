@@ -9,14 +9,14 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Select, delete, exists, or_, select, true, union
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from core.models import Artifact, Batch, CrawlSession, Picture, Registration, Segment, Static
+from core.models import Artifact, Batch, CrawlSession, Media, Picture, Registration, Segment, Static
 
 _OWNERS: Final[dict[str, Sequence[tuple[InstrumentedAttribute[Any], ColumnElement[bool]]]]] = {
     "crawl/": [(Segment.key, Segment.deleted.is_(False))],
     "batches/": [(Artifact.key, true())],
     "frontiers/": [(CrawlSession.snapshot_key, true())],
     "pictures/": [(Picture.fingerprint_key, Picture.deleted.is_(False)), (Static.key, true())],
-    "registrations/": [(Registration.lmk_key, true())],
+    "registrations/": [(Registration.lmk_key, exists().where(Media.registration_id == Registration.id))],
     "queries/": [],
 }
 """Which rows name the objects below a prefix."""

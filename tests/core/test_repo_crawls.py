@@ -65,8 +65,9 @@ def test_a_cycle_from_pending_to_its_batch(services: Services) -> None:
     assert offsets == {("tar", 0): 0, ("tar", 1): 5, ("journal", 0): None}
     with pytest.raises(Conflict):
         begin(services, held, session.id)
-    with pytest.raises(IntegrityError):
-        finish(services, held, running)
+    again = finish(services, held, running, at(90), state="failed")  # by who did not learn that it was done
+    assert (again.id, [row.id for row in again.artifacts]) == (batch.id, [row.id for row in batch.artifacts])
+    assert reload(services, session.id).state == "done"
 
 
 def test_a_stale_worker_writes_nothing(services: Services) -> None:
@@ -282,7 +283,12 @@ def test_a_segment_is_stored_once(services: Services) -> None:
     held = hold(services)
     running = begin(services, held, session.id)
     store(services, held, running, [("tar", 0)])
+    other = segment(held, running, "tar", 0)
+    other.sha256 = "1" * 64
     with pytest.raises(IntegrityError), services.database.write() as tx:
-        crawls.store_segments(tx, held, [segment(held, running, "tar", 1), segment(held, running, "tar", 0)])
+        crawls.store_segments(tx, held, [segment(held, running, "tar", 1), other])
     with services.database.read() as tx:
         assert tx.scalar(select(func.count()).select_from(Segment)) == 1
+    store(services, held, running, [("tar", 0), ("journal", 0)])  # by who did not learn that the first was done
+    with services.database.read() as tx:
+        assert [(row.kind, row.seq) for row in crawls.segments_of(tx, session.id, 1)] == [("journal", 0), ("tar", 0)]

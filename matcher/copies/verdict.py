@@ -30,6 +30,7 @@ _MIN_COVER: Final = 0.6
 _LEVELS: Final = 3
 _GRAPHIC: Final = 0.25
 _HOPELESS: Final = 0.4
+_SAMPLES: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +131,11 @@ def is_graphic(thumbnail: U8) -> bool:
 def covered(transform: F64, source: U8, target: U8) -> float:
     """Share of `source` (H x W) that lies inside `target` once transformed."""
     height, width = source.shape
-    y, x = np.mgrid[0 : height - 1 : 24j, 0 : width - 1 : 24j]
+    y, x = (np.mgrid[0:_SAMPLES, 0:_SAMPLES] + 0.5) * (np.array([height, width]) / _SAMPLES)[:, None, None] - 0.5
     moved = transform @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
     with np.errstate(divide="ignore", invalid="ignore"):
         at = moved[:2] / moved[2]
-    inside = (moved[2] > 0) & (at[0] > -2) & (at[0] < target.shape[1] + 1) & (at[1] > -2) & (at[1] < target.shape[0] + 1)
+    inside = (moved[2] > 0) & (at[0] > -1) & (at[0] < target.shape[1]) & (at[1] > -1) & (at[1] < target.shape[0])
     return float(inside.mean())
 
 

@@ -21,6 +21,9 @@ _MODELS: Final[tuple[Model, ...]] = ("scale", "affine", "perspective")
 _MIN_SCORE: Final = 1.0
 _STEPS: Final = 30
 _MIN_SEEN: Final = 2_000
+_MAX_DRIFT: Final = 0.025
+_WINDOW: Final = 25
+_ALIKE: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,20 +122,41 @@ def _warp(query: U8, to_query: F64, size: tuple[int, int]) -> tuple[F32, F32]:
 
 
 def _fine(query: U8, known: Reference, to_query: F64) -> F64:
-    """Enhanced correlation (Evangelidis and Psarakis 2008) at the small picture's size; unchanged where it leads nowhere."""
+    """Enhanced correlation (Evangelidis and Psarakis 2008) at the small picture's size; unchanged where it leads away from the features."""
     height, width = known.small.shape
     half = scaling(known.size, (width, height))
-    rough, mask = _warp(query, to_query @ np.linalg.inv(half), (width, height))
-    inner = np.asarray(cv2.erode(mask, np.ones((9, 9), np.uint8)) * 255, np.uint8)
+    small = known.small.astype(np.float32)
+    rough, seen = _warp(query, to_query @ np.linalg.inv(half), (width, height))
+    inner = cv2.erode(seen, np.ones((9, 9), np.uint8))
+    agrees = np.asarray(inner * _agreement(small, rough) * 255, np.uint8)
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _STEPS, 1e-5)
     start = np.eye(3, dtype=np.float32)
     try:
-        found = cv2.findTransformECC(known.small.astype(np.float32), rough, start, cv2.MOTION_HOMOGRAPHY, stop, inner, 5)[1]
+        found = cv2.findTransformECC(small, rough, start, cv2.MOTION_HOMOGRAPHY, stop, agrees, 5)[1]
     except cv2.error:
         return to_query
     step = np.asarray(found, float)
-    moved = step @ np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]], float)
-    drift = np.abs(moved[:2] / moved[2] - np.array([[0, width, width, 0], [0, 0, height, height]])).max()
-    if not np.isfinite(drift) or drift > 0.15 * max(width, height):
-        return to_query
-    return np.asarray(to_query @ np.linalg.inv(half) @ step @ half)
+    return np.asarray(to_query @ np.linalg.inv(half) @ step @ half) if _drift(step, seen) < _MAX_DRIFT * max(width, height) else to_query
+
+
+def _agreement(a: F32, b: F32) -> F32:
+    """1 where both pictures look alike, 0 under what was laid over one of them: it would pull the alignment to itself."""
+    a, b = np.asarray(cv2.GaussianBlur(a, (0, 0), 2), np.float32), np.asarray(cv2.GaussianBlur(b, (0, 0), 2), np.float32)
+    mean_a, mean_b = _mean(a), _mean(b)
+    var_a, var_b = np.maximum(_mean(a * a) - mean_a**2, 0), np.maximum(_mean(b * b) - mean_b**2, 0)
+    ncc = (_mean(a * b) - mean_a * mean_b) / np.sqrt((var_a + 1) * (var_b + 1))
+    alike = np.asarray(ncc > _ALIKE, np.float32)
+    return alike if alike.mean() > 0.05 else np.ones_like(alike)
+
+
+def _mean(image: F32) -> F32:
+    return np.asarray(cv2.boxFilter(image, -1, (_WINDOW, _WINDOW)), np.float32)
+
+
+def _drift(step: F64, seen: F32) -> float:
+    """How far (pixels) the corners of what is seen move."""
+    x, y, width, height = cv2.boundingRect(np.asarray(seen > 0, np.uint8))
+    corners = np.array([[x, x + width, x, x + width], [y, y, y + height, y + height]], float)
+    moved = step @ np.vstack([corners, np.ones(4)])
+    drift = np.abs(moved[:2] / moved[2] - corners).max()
+    return float(drift) if np.isfinite(drift) else float("inf")

@@ -90,6 +90,30 @@ def test_a_death_between_publish_and_delete_sends_twice(services: Services, monk
     assert len(followed(services, SESSIONS)) == 2
 
 
+def test_of_two_that_drain_at_once_the_newest_state_is_sent_last(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    account_id = add_account(services)
+    draft = media.PictureDraft("f" * 64, 4, 3, None, "pictures/f", "pictures/p", "pictures/t", 10)
+    with services.database.write() as tx:
+        path = f"{tx.get_one(Account, account_id).home}/a.jpg"
+        media.put_picture(tx, account_id, path, draft, NOW)
+    publish = services.bus.publish
+
+    def overtaken(messages: list[Outgoing]) -> None:
+        """Another process deletes the picture and sends that, while ours is on its way."""
+        monkeypatch.setattr(services.bus, "publish", publish)
+        with services.database.write() as tx:
+            media.delete(tx, account_id, path, NOW)
+        assert outbox.drain(services) == 2
+        publish(messages)
+
+    monkeypatch.setattr(services.bus, "publish", overtaken)
+    outbox.drain(services)
+    assert outbox.drain(services) == 0
+    last = decode(followed(services, MEDIA)[-1].value)
+    assert isinstance(last, MediaChanged)
+    assert last.deleted
+
+
 def test_it_drains_in_bounded_pieces(services: Services) -> None:
     account = add_account(services)
     for number in range(5):

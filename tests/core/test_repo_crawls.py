@@ -192,6 +192,23 @@ def test_weekdays_are_numbered_as_cron_does(services: Services, weekdays: str, d
     assert reload(services, session.id).next_due == datetime(2026, 1, day, 6, tzinfo=UTC)
 
 
+def test_fields_of_a_cron_line_are_parted_by_any_space(services: Services) -> None:
+    session = add_session(services, add_account(services), cron=" 0\t6  * *\t1 ")
+    held = hold(services)
+    finish(services, held, begin(services, held, session.id))
+    assert reload(services, session.id).next_due == datetime(2026, 1, 5, 6, tzinfo=UTC)
+
+
+def test_a_cycle_longer_than_its_interval_is_due_at_once_and_once(services: Services) -> None:
+    session = add_session(services, add_account(services), interval=60.0)
+    held = hold(services)
+    finish(services, held, begin(services, held, session.id), at(1000))
+    assert reload(services, session.id).next_due == at(1000)
+    with services.database.write() as tx:
+        assert crawls.due(tx, at(1000)) == [session.id]
+        assert crawls.due(tx, at(1000)) == []
+
+
 def test_two_schedulers_wake_a_session_once(services: Services) -> None:
     owner = add_account(services)
     held = hold(services)
@@ -268,6 +285,8 @@ def test_segments_are_kept_while_somebody_needs_them(services: Services) -> None
 
     assert expired(10**6) == []
     finish(services, held, running, at(100), offsets={("tar", 0): 0})
+    with services.database.write() as tx:  # what no artifact holds is never given up
+        crawls.store_segments(tx, held, [segment(held, running, "warc", 7)])
     assert expired(100) == []
     assert expired(101) == [("tar", 0)]
     with services.database.write() as tx:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from core.bus import Outgoing
 from core.clock import ManualClock, SystemClock
+from core.database import Database
+from core.errors import InvalidInput, Unavailable
 from core.services import Services
 from core.settings import Settings
 
@@ -34,6 +37,21 @@ def test_each_part_may_be_elsewhere(tmp_path: Path) -> None:
         services.store.put("crawl/1", b"bytes")
     assert (tmp_path / "store here").is_dir()
     assert (tmp_path / "elsewhere.sqlite").is_file()
+
+
+def test_a_data_folder_that_cannot_be_made_names_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput, match="FILIGRANE_DATA"):
+        Services.open(Settings(data=tmp_path / "file" / "data"))
+
+
+def test_what_was_opened_before_a_part_failed_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(Database, "close", lambda self: closed.append(str(self.url)))
+    (tmp_path / "bus.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(Unavailable):
+        Services.open(Settings(data=tmp_path))
+    assert len(closed) == 1
 
 
 def test_the_manual_clock_moves_when_told_to() -> None:

@@ -29,6 +29,14 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         ("DATABASE_URL", "postgresql+psycopg://user:pass@host/db", "not built yet"),
         ("STORE_URL", "s3://bucket/prefix", "not built yet"),
         ("BUS_URL", "kafka://host:9092", "not built yet"),
+        ("DATABASE_URL", "sqlite://", "sqlite:///PATH"),
+        ("STORE_URL", "file:///", "file:///PATH"),
+        ("STORE_URL", "file://host/folder", "file:///PATH"),
+        ("BUS_URL", "local:elsewhere", "only local:"),
+        ("PUBLIC_URL", "pictures.example", "should match"),
+        ("SECRET_KEY", "pass@short", "16 characters"),
+        ("TOPIC_PREFIX", "a b", "should match"),
+        ("SEGMENT_SECONDS", "inf", "finite"),
         ("ALLOW_NETWORKS", "127.0.0.1/8", "has host bits set"),
         ("SEGMENT_SECONDS", "0", "greater than 0"),
         ("TOPIC_PARTITIONS", "many", "valid integer"),
@@ -41,6 +49,12 @@ def test_what_is_wrong_names_its_variable_and_nothing_secret(monkeypatch: pytest
     assert caught.value.code == "settings_invalid"
     assert PREFIX + name in caught.value.details
     assert "pass@" not in str(caught.value) + str(caught.value.__cause__)
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(PREFIX + name.upper(), "")
+    assert load() == Settings.model_construct()
 
 
 def test_they_are_frozen_and_never_show_the_key() -> None:
@@ -67,3 +81,8 @@ def test_the_table_shows_every_setting() -> None:
     for name in Settings.model_fields:
         assert any(f"`{PREFIX}{name.upper()}`" in line for line in lines)
     assert all(line.count("|") == 4 for line in lines)
+
+
+def test_the_documentation_has_the_table() -> None:
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert page.read_text().endswith("\n\n" + table()), "docs/settings.md has to end with core.settings.table()"

@@ -14,7 +14,7 @@ import structlog
 from core import events
 from core.bus import Follower, Outgoing
 from core.errors import FiligraneError, Unavailable
-from core.events import RESULTS, SEARCHES, SearchAnswered, SearchAsked
+from core.events import RESULTS, SEARCHES, MessageInvalid, SearchAnswered, SearchAsked
 from core.services import Services
 
 if TYPE_CHECKING:
@@ -77,15 +77,21 @@ class Answers:
     def _collect(self, follower: Follower) -> None:
         while not self._stop.is_set():
             try:
-                for message in follower.poll(_POLL):
-                    if message.key == self.process:
-                        self._deliver(message.value)
+                messages = follower.poll(_POLL)
             except FiligraneError as error:
                 _log.warning("answers.failed", code=error.code, details=error.details)
                 self._stop.wait(_POLL)
+                continue
+            for message in messages:
+                if message.key == self.process:
+                    self._deliver(message.value)
         follower.close()
 
     def _deliver(self, value: bytes) -> None:
-        answer = events.decode(value)
+        try:
+            answer = events.decode(value)
+        except MessageInvalid as error:
+            _log.warning("answers.unreadable", details=error.details)
+            return
         if isinstance(answer, SearchAnswered) and (future := self._waiting.pop(answer.search, None)) is not None:
             future.set_result(answer)

@@ -5,6 +5,7 @@ A handler takes a `Call` and returns an `Answer` (or raises an error of core.err
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -32,6 +33,8 @@ from core.services import Services
 JSON_LIMIT: Final = 1 << 20
 FILE_LIMIT: Final = 64 << 20
 """Bytes of an uploaded picture."""
+BODY_SECONDS: Final = 300
+"""How long a client may take to send a body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +203,11 @@ async def _read(request: Request, action: Action) -> bytes:
         raise InvalidInput("Content-Length is no number")
     if len(length) > 15 or int(length) > action.limit:
         raise PayloadTooLarge(f"at most {action.limit} bytes are accepted here")
-    return await request.body()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.body()
+    except TimeoutError as error:
+        raise InvalidInput(f"the body did not arrive within {BODY_SECONDS} s", code="body_timeout") from error
 
 
 def _json(answer: Answer) -> Response:

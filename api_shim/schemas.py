@@ -46,9 +46,17 @@ class Image(msgspec.Struct):
     type: str = "registered"
 
 
-class Evidence(msgspec.Struct):
-    """Why it is a match. `transform`: 9 numbers, row by row, registered -> found, in pixels."""
+class UserMatch(msgspec.Struct, kw_only=True):
+    """A registered picture in what was searched with, and why it is a match.
 
+    `transform`: 9 numbers, row by row, registered -> found, in pixels.
+    """
+
+    created: str
+    type: str
+    watermarked: bool
+    paths: list[Media]
+    image: Image
     p_value: float | None
     payload: int | None
     verdict: str | None
@@ -58,24 +66,13 @@ class Evidence(msgspec.Struct):
     mirrored: bool | None
 
 
-class WebMatch(Evidence, kw_only=True):
+class WebMatch(UserMatch, kw_only=True):
+    """A registered picture on a page of the web; `query_url` is the picture that was found there."""
+
     url: str
-    created: str
-    type: str
-    watermarked: bool
     exclusive: bool | UnsetType = UNSET
     query_url: str
     query_page_url: str
-    paths: list[Media]
-    image: Image
-
-
-class UserMatch(Evidence, kw_only=True):
-    created: str
-    type: str
-    watermarked: bool
-    paths: list[Media]
-    image: Image
 
 
 class Matches(msgspec.Struct):

@@ -14,7 +14,7 @@ from api_shim.errors import InvalidFields
 from api_shim.filters import within
 from api_shim.pagination import Order
 from core import outbox, urls
-from core.errors import Conflict, Forbidden, NotBuilt
+from core.errors import Forbidden, NotBuilt
 from core.models import Batch, CrawlSession
 from core.netguard import Netguard
 from core.repo import crawls
@@ -73,6 +73,7 @@ def create_session(call: Call) -> Answer:
     now = call.clock.now()
     with call.database.write() as tx:
         row = crawls.create_session(tx, call.account.id, start_urls=start_urls, domain=domain, now=now, **options)
+        _check_schedule(row)
         if wanted.state == "paused":
             row = crawls.pause_session(tx, call.account.id, row.id, now)
         shown = present.session(row, call.links)
@@ -98,6 +99,7 @@ def change_session(call: Call) -> Answer:
         if "start_urls" in options and one_site(options["start_urls"], call.state.netguard) != row.domain:
             raise InvalidFields({"start_urls": f"a session stays on its site, {row.domain}"})
         row = crawls.update_session(tx, call.account.id, session_id, now, **options)
+        _check_schedule(row)
         if wanted.state == "paused":
             row = crawls.pause_session(tx, call.account.id, session_id, now)
         elif wanted.state == "pending" and row.state != "pending":
@@ -177,6 +179,9 @@ def _options(call: Call, wanted: Options) -> dict[str, Any]:
     options = {name: value for name in crawls.OPTIONS if (value := getattr(wanted, name)) is not UNSET}
     if options.get("shared") and not call.account.operator:
         raise Forbidden("only operators share a session with every account", code="operators_only")
-    if options.get("interval") is not None and options.get("cron"):
-        raise Conflict("interval or cron, not both", code="two_schedules")
     return options
+
+
+def _check_schedule(row: CrawlSession) -> None:
+    if row.interval is not None and row.cron:
+        raise InvalidFields({"cron": "interval or cron, not both; set the other to null"})

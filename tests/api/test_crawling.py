@@ -92,7 +92,9 @@ def test_patch(api: Api) -> None:
     assert api.patch(url, json={"state": "paused"}).json()["state"] == "paused"
     changed = api.patch(url, json={"state": "pending", "download_delay": 2.5, "cron": "0 3 * * *"}).json()
     assert (changed["state"], changed["download_delay"], changed["cron"]) == ("pending", 2.5, "0 3 * * *")
+    check_error(api.patch(url, json={"interval": 60}), 400)
     assert api.patch(url, json={"cron": None}).json()["cron"] is None
+    assert api.patch(url, json={"interval": 60}).json()["interval"] == 60
     check_error(api.patch(url, json={"start_urls": ["http://elsewhere.net/"]}), 400)
     check_error(api.patch(url, json={"crawl_delay": -1}), 400)
 

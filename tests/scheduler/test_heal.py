@@ -1,0 +1,170 @@
+"""Heal: what a worker stored and did not live to send is sent as it would have been; nothing is lost, nothing holds up the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from core.bus import Message, Outgoing
+from core.clock import ManualClock
+from core.errors import Unavailable
+from core.events import IMAGES, SIGHTINGS_PER_MESSAGE, ImageFound, decode
+from core.models import CrawlSession, Segment
+from core.repo import crawls
+from core.services import Services
+from core.settings import Settings
+from crawler.journal import Image, Page, Piece, Pointer, Record, encode_piece
+from crawler.publish import messages_of_piece
+from scheduler import heal
+from tests.core.crawled import add_account, add_session, begin, finish, hold, store
+
+PICTURE = "http://a.example/1.jpg"
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Any:
+    with Services.open(Settings(data=tmp_path), clock=ManualClock(datetime.now(UTC))) as opened:
+        yield opened
+
+
+def image(sha256: str = "e" * 64) -> Image:
+    return Image(
+        PICTURE, "http://a.example/", "fetched", 1.0, 0.0,
+        status=200, content_type="image/jpeg", width=4, height=3, bytes=5, md5="d" * 32, sha256=sha256, tar=Pointer(0, 0, 5),
+    )  # fmt: skip
+
+
+def page(number: int, *, warc: Pointer | None = None) -> Page:
+    url = f"http://a.example/{number}"
+    return Page(url, "", 1, "fetched", 1.0, 0.0, 200, "text/html", images=((PICTURE, f"alt {number}"),), warc=warc)
+
+
+def stored_cycle(services: Services, pieces: Sequence[Sequence[Record]], **options: Any) -> CrawlSession:
+    """A running cycle with a TAR segment and these pieces, whose worker died before it sent one."""
+    now = services.clock.now()
+    account = add_account(services, f"owner{now.timestamp()}")
+    held = hold(services, now=now)
+    running = begin(services, held, add_session(services, account, now=now, **options).id, now)
+    rows = store(services, held, running, [("tar", 0), *(("journal", seq) for seq in range(len(pieces)))], now)
+    first = 0
+    for row, records in zip(rows[1:], pieces, strict=True):
+        services.store.put(row.key, encode_piece(Piece(first, tuple(records))))
+        first += len(records)
+    return running
+
+
+def later(services: Services, seconds: float) -> None:
+    assert isinstance(services.clock, ManualClock)
+    services.clock.advance(seconds)
+
+
+def unsent(services: Services) -> list[Segment]:
+    with services.database.read() as tx:
+        return crawls.unsent(tx, services.clock.now(), 100)
+
+
+def sent(services: Services) -> list[Message]:
+    follower = services.bus.follow(IMAGES, "earliest")
+    try:
+        return follower.poll(0, 1000)
+    finally:
+        follower.close()
+
+
+def found(message: Message | Outgoing) -> ImageFound:
+    """The event without what is drawn anew for each message."""
+    event = decode(message.value)
+    assert isinstance(event, ImageFound)
+    return msgspec.structs.replace(event, request_id="")
+
+
+def test_what_is_sent_is_what_the_crawler_builds_for_the_piece(services: Services) -> None:
+    stored_cycle(services, [[image()], [page(1), page(2, warc=Pointer(0, 0, 9))]])
+    later(services, 31)
+    expected = [found(message) for row in unsent(services) for message in messages_of_piece(services, row)]
+    assert sum(heal.resend(services)) == 2
+    assert [found(message) for message in sorted(sent(services), key=lambda message: message.offset)] == expected
+    seen = {sighting.page_url for event in expected for sighting in event.sightings}
+    assert seen == {"http://a.example/", "http://a.example/1", "http://a.example/2"}
+    assert {event.bytes.key for event in expected} == {"crawl/1/1/1/000000.tar"}  # the second piece names the bytes of the first
+    assert unsent(services) == []
+
+
+def test_many_sightings_are_split(services: Services) -> None:
+    stored_cycle(services, [[image(), *(page(number) for number in range(SIGHTINGS_PER_MESSAGE + 10))]])
+    later(services, 31)
+    assert sum(heal.resend(services)) == 1
+    counts = [len(found(message).sightings) for message in sent(services)]
+    assert sum(counts) == SIGHTINGS_PER_MESSAGE + 11
+    assert max(counts) == SIGHTINGS_PER_MESSAGE
+
+
+def test_a_session_that_asks_for_no_search_is_only_marked(services: Services) -> None:
+    stored_cycle(services, [[image()]], search=False)
+    later(services, 31)
+    assert sum(heal.resend(services)) == 1
+    assert sent(services) == []
+    assert unsent(services) == []
+
+
+def test_while_the_bus_is_away_pieces_stay_unsent(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored_cycle(services, [[image()], [page(1)]])
+    later(services, 31)
+
+    def away(messages: Any) -> None:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.bus, "publish", away)
+        assert sum(heal.resend(services)) == 0
+    assert len(unsent(services)) == 2
+    assert sum(heal.resend(services)) == 2
+
+
+def test_a_death_between_publish_and_mark_sends_twice_and_loses_nothing(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored_cycle(services, [[image()]])
+    later(services, 31)
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(crawls, "mark_sent", die)
+        with pytest.raises(KeyboardInterrupt):
+            list(heal.resend(services))
+    assert sum(heal.resend(services)) == 1
+    first, second = sent(services)
+    assert found(first) == found(second)
+
+
+def test_even_a_bug_in_one_piece_holds_up_no_other(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = stored_cycle(services, [[image()]])
+    later(services, 1)
+    stored_cycle(services, [[image("f" * 64)]])
+    later(services, 31)
+
+    def build(services: Services, row: Segment) -> list[Outgoing]:
+        if row.session_id == broken.id:
+            raise KeyError("a bug")
+        return messages_of_piece(services, row)
+
+    monkeypatch.setattr(heal, "messages_of_piece", build)
+    assert sum(heal.resend(services)) == 1
+    assert [row.session_id for row in unsent(services)] == [broken.id]
+    assert [message.key for message in sent(services)] == ["f" * 64]
+
+
+def test_a_piece_outlives_its_batch_until_it_is_sent(services: Services) -> None:
+    session = stored_cycle(services, [[image()]])
+    finish(services, hold(services, now=services.clock.now()), session, services.clock.now(), offsets={("tar", 0): 0})
+    later(services, 2 * 86400)
+    with services.database.read() as tx:
+        expired = crawls.expired_segments(tx, services.clock.now(), 10)
+    assert [row.kind for row in expired] == ["tar"]
+    assert sum(heal.resend(services)) == 1
+    assert len(sent(services)) == 1

@@ -59,7 +59,7 @@ class Supervisor:
     folder: Path
     """Gets `<role>.pid`."""
     children: Sequence[Child]
-    log_to: IO[bytes] | None = None
+    log_to: IO[bytes] | int | None = None
     """Where the children's logs go; None: our standard error."""
 
     def start(self) -> None:

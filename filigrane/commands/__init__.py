@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from core.errors import FiligraneError, InvalidInput, Unavailable
+from core.errors import Corrupt, FiligraneError, Unavailable
 from core.settings import Settings, load
 from filigrane.serve import AlreadyRunning, running_on
 
@@ -86,5 +86,5 @@ def failure(error: FiligraneError) -> int:
     from filigrane.cli import FAILED, REFUSED
 
     say(f"filigrane: {error.details} [{error.code}]")
-    refused = isinstance(error, Unavailable | AlreadyRunning) or (isinstance(error, InvalidInput) and error.code == "settings_invalid")
-    return REFUSED if refused else FAILED
+    unreachable = isinstance(error, Unavailable) and not isinstance(error, Corrupt)
+    return REFUSED if unreachable or isinstance(error, AlreadyRunning) or error.code == "settings_invalid" else FAILED

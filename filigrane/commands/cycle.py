@@ -10,13 +10,16 @@ from typing import Final
 
 from rich.console import Console
 from rich.status import Status
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from api_shim import present, schemas
 from core import outbox
 from core.errors import Conflict, Unavailable
 from core.events import IMAGES
-from core.models import Batch, CrawlSession
+from core.models import Batch, CrawlSession, Match
 from core.repo import crawls
+from core.repo.matches import web_matches
 from core.services import Services
 from crawler.journal import Image, Page, decode_piece
 from filigrane.commands import Caller, say
@@ -48,7 +51,15 @@ def run_cycle(caller: Caller, session_id: int) -> schemas.Batch:
             own.watch()
             time.sleep(_TICK)
     with caller.services.database.read() as tx:
+        _tell_matches(tx, caller, session_id)
         return present.batches(tx, [batch], caller.links)[0]
+
+
+def _tell_matches(tx: Session, caller: Caller, session_id: int) -> None:
+    found = web_matches(caller.account.id).where(Match.session_id == session_id).subquery()
+    count = tx.scalar(select(func.count()).select_from(found))
+    if count:
+        say(f"filigrane: {count} matches of this session; while `filigrane serve` runs they are at {caller.links.api('/matches/web/')}")
 
 
 def _begin(caller: Caller, session_id: int) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
@@ -43,6 +45,24 @@ def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
     tables = inspect(database.engine).get_table_names()
     database.migrate()
     assert inspect(database.engine).get_table_names() == tables
+    database.close()
+
+
+def test_a_migration_that_is_cut_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(f"sqlite:///{tmp_path}/cut.sqlite")
+    upgrade = command.upgrade
+
+    def cut(config: Config, revision: str) -> None:
+        upgrade(config, revision)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "upgrade", cut)
+        with pytest.raises(KeyboardInterrupt):
+            database.migrate()
+    assert inspect(database.engine).get_table_names() == []
+    database.migrate()
+    assert "sessions" in inspect(database.engine).get_table_names()
     database.close()
 
 

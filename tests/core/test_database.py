@@ -153,7 +153,8 @@ def _open(path: str) -> None:
 
 def test_processes_may_migrate_a_new_database_at_once(tmp_path: Path) -> None:
     path = str(tmp_path / "shared.sqlite")
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["core.database"])  # imported once
     processes = [context.Process(target=_open, args=(path,)) for _ in range(3)]
     for process in processes:
         process.start()

@@ -99,7 +99,8 @@ def test_processes_never_get_the_same_epoch(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{path}")
     database.migrate()
     database.close()
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["core.database"])  # imported once
     processes = [context.Process(target=_race, args=(path, number, 20)) for number in range(2)]
     for process in processes:
         process.start()

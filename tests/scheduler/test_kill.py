@@ -56,7 +56,7 @@ def test_a_killed_scheduler_is_finished_by_the_next(tmp_path: Path) -> None:
     with Services.open(Settings(data=tmp_path)) as services:
         kept = _fill(services)
         before = len(_keys(services))
-        process = multiprocessing.get_context("spawn").Process(target=_run, args=(tmp_path,))
+        process = multiprocessing.get_context("forkserver").Process(target=_run, args=(tmp_path,))
         process.start()
         until = time.monotonic() + 60
         while len(_keys(services)) == before:

@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from core.bus import Outgoing
-from core.errors import NotFound
+from core.errors import NotFound, Unavailable
 from core.events import MEDIA, SESSIONS, SessionWoken, encode
 from core.models import CrawlSession, Outbox
 
 if TYPE_CHECKING:
     from core.services import Services
+
+log = structlog.get_logger()
 
 
 def add(tx: Session, topic: str, subject_id: int, now: datetime) -> None:
@@ -26,7 +29,18 @@ def add(tx: Session, topic: str, subject_id: int, now: datetime) -> None:
 
 
 def drain(services: Services, limit: int = 500) -> int:
-    """Sends what is due and deletes its rows; returns how many. A crash in between sends them twice, which changes nothing."""
+    """Sends what is due and deletes its rows; returns how many. A crash in between sends them twice, which changes nothing.
+
+    A bus or a database that is away is logged and no error: whoever calls has committed already, and the scheduler drains again.
+    """
+    try:
+        return _drain(services, limit)
+    except Unavailable as error:
+        log.warning("outbox.waits", code=error.code, details=error.details)
+        return 0
+
+
+def _drain(services: Services, limit: int) -> int:
     with services.database.read() as tx:
         rows = list(tx.scalars(select(Outbox).order_by(Outbox.id).limit(limit)))
         messages = _build(tx, rows)

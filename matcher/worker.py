@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
+import cv2
+import faiss
 import structlog
 
 from core import telemetry
@@ -60,6 +62,9 @@ class Stopped(Exception):
 
 def run(services: Services, stop: threading.Event) -> None:
     """Works until `stop` is set; then finishes the picture at hand."""
+    # one picture at a time per thread: the libraries' own threads would only wait for each other, busily
+    cv2.setNumThreads(1)
+    faiss.omp_set_num_threads(1)
     registry = Registry(services)
     pipeline = Pipeline(registry)
     searching = threading.Thread(target=_searches, args=(services, pipeline, stop), name="searches")

@@ -71,11 +71,11 @@ def test_several_keys_count_in_the_p_value_and_share_an_alignment() -> None:
 
 
 def test_the_statistic_of_wrong_keys_is_standard_normal() -> None:
-    """On a marked picture, whose remains are anything but white: 400 keys, mean and variance within four standard errors."""
+    """On a marked picture, whose remains are anything but white: 150 keys, mean and variance within four standard errors."""
     aligned = align(gray(jpeg(_MARKED, 60)), _REGISTRATION)
     assert aligned is not None
     observed = spectrum(aligned)
-    z = np.array([statistic(observed, i.to_bytes(KEY_BYTES, "big"), aligned.size) for i in range(400)])
+    z = np.array([statistic(observed, i.to_bytes(KEY_BYTES, "big"), aligned.size) for i in range(150)])
     assert abs(z.mean()) < 4 / np.sqrt(len(z))
     assert abs(z.var() - 1) < 4 * np.sqrt(2 / len(z))
     assert statistic(observed, _KEY, aligned.size) > 20

@@ -236,8 +236,9 @@ class _Worker:
 
 def _serve(pipe: Connection, limits: Limits) -> None:
     """A worker's life: tasks in, results out, until the other end is closed."""
+    # a signal to the whole group is the parent's to handle: it closes the pipe once it has what it asked for
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)
     _bound_memory(limits.memory)
     pipe.send(True)

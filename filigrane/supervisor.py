@@ -100,7 +100,8 @@ class Supervisor:
         self.stop()
 
     def _spawn(self, child: Child) -> None:
-        command = [sys.executable, "-m", "filigrane.cli", child.role, "--with-parent", *child.arguments]
+        # -P: what lies in the working directory is not ours to import
+        command = [sys.executable, "-P", "-m", "filigrane.cli", child.role, "--with-parent", *child.arguments]
         # A session of its own: Ctrl-C in a terminal reaches this process alone, which then ends the children in order.
         child.process = subprocess.Popen(
             command,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -126,6 +127,7 @@ class _Own:
             self._stack.enter_context(lock(data, Running(os.getpid(), "filigrane crawl")))
         except AlreadyRunning:
             return
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the children are ended in order
         children = [Child("crawler", ("--only-session", str(self._session.id)), once=True)]
         if self._session.search:
             children.append(Child("matcher"))

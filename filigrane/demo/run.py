@@ -10,17 +10,15 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from sqlalchemy import exists, select
 
 import filigrane
-from api_shim import present
+from api_shim import present, schemas
 from api_shim.links import Links
 from core import outbox, telemetry
 from core.errors import FiligraneError, Unavailable
@@ -30,7 +28,8 @@ from core.repo import accounts, crawls, matches
 from core.services import Services
 from core.settings import PREFIX, load
 from core.urls import registrable_domain
-from filigrane.demo.report import Report, compare, evidence, expected, sighting, smallest_gap
+from filigrane.demo import show
+from filigrane.demo.report import Report, compare, expected
 from filigrane.demo.site import Original, Served, build, serve
 from filigrane.serve import Running, children, free_port, healthy, lock, url_of
 from filigrane.supervisor import Supervisor
@@ -44,22 +43,16 @@ PATIENCE: Final = 150.0
 """Seconds after which what was not found counts as missed."""
 DELAY: Final = 0.05
 _TICK: Final = 0.1
-_SHOWN: Final = 12
-"""Missed or wrong sightings that are listed."""
 
 
 def run(*, once: bool = False, svg: Path | None = None) -> int:
     """Runs the demo; 0 when every planted copy was found and nothing else, else 1. Without `once` it serves until Ctrl-C first."""
     telemetry.configure("demo", level=logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(record=svg is not None, width=118 if svg is not None else None)
+    console = Console()
     try:
         with tempfile.TemporaryDirectory(prefix="filigrane-demo-") as folder, ExitStack() as stack:
-            report = _run(Path(folder), console, stack, once)
-            if svg is not None:
-                svg.parent.mkdir(parents=True, exist_ok=True)
-                console.save_svg(str(svg), title="make demo")
-            return 0 if report.good else 1
+            return 0 if _run(Path(folder), console, stack, once, svg).good else 1
     except KeyboardInterrupt:
         return 1
     except FiligraneError as error:
@@ -76,7 +69,6 @@ class Demo:
     supervisor: Supervisor
     url: str
     served: Served
-    started: float
     account_id: int = 0
     token: str = ""
     sessions: dict[str, int] = field(default_factory=dict)
@@ -87,21 +79,24 @@ class Demo:
         return Links(self.url, self.url, self.services.settings.secret)
 
 
-def _run(folder: Path, console: Console, stack: ExitStack, once: bool) -> Report:
+def _run(folder: Path, console: Console, stack: ExitStack, once: bool, svg: Path | None) -> Report:
     started = time.monotonic()
     services, supervisor, url = _start(folder, stack)  # the roles get ready while the sites are built
     with console.status("drawing pictures and building three little web sites"):
         plan = build(folder / "web", mark=_mark)
         served = stack.enter_context(serve(plan))
     console.print(f"Serving {len(plan.sites)} sites on {HOST}: {', '.join(plan.titles[site] for site in plan.sites)}")
-    demo = Demo(console, services, supervisor, url, served, started)
+    demo = Demo(console, services, supervisor, url, served)
     _register(demo, plan.originals)
     with console.status("waiting for api, crawler, matcher and scheduler"):
         _wait_until_healthy(demo)
     _add_sessions(demo)
     report = _follow(demo)
-    _show_summary(demo, report)
-    _show_where(demo)
+    seconds = time.monotonic() - started
+    show.summary(console, served, report, seconds, DELAY)
+    show.where_to_look(console, url, demo.token, _batches(demo))
+    if svg is not None:
+        show.picture(svg, served, expected(served), _matches(demo), report, seconds, DELAY)
     if not once:
         console.print("\nServing until Ctrl-C.")
         _serve_on(demo)
@@ -187,8 +182,7 @@ def _follow(demo: Demo) -> Report:
     """Shows matches as they come, until all is crawled and matched."""
     wanted = expected(demo.served)
     until = time.monotonic() + PATIENCE
-    demo.console.print()
-    demo.console.print(_line(demo.console, "picture", "what was done to it", "found by", "page"), style="bold")
+    show.heading(demo.console)
     with _bars(demo.console) as progress:
         bars = {site: progress.add_task(demo.served.plan.titles[site], state="", requests=0) for site in demo.sessions}
         shown: set[int] = set()
@@ -199,7 +193,7 @@ def _follow(demo: Demo) -> Report:
             for match in _matches(demo):
                 if match.id not in shown:
                     shown.add(match.id)
-                    _show_match(demo, match, wanted)
+                    show.match(demo.console, demo.served, wanted, match)
             _show_progress(demo, progress, bars)
             time.sleep(_TICK)
     return compare(demo.served, _matches(demo))
@@ -235,60 +229,15 @@ def _show_progress(demo: Demo, progress: Progress, bars: dict[str, TaskID]) -> N
             progress.update(bar, total=1, completed=1)
 
 
-def _show_match(demo: Demo, match: Match, wanted: dict[Any, Any]) -> None:
-    seen = sighting(match)
-    planted = wanted.get(seen)
-    page = demo.served.place(match.page_url)
-    where = f"{demo.served.plan.titles.get(page.site, page.site)} {page.path}" if page else match.page_url
-    line = _line(demo.console, seen.original, planted.alteration if planted else "NOT PLANTED", evidence(match), where)
-    demo.console.print(line, style=("green" if match.watermarked else "") if planted else "red")
-
-
-def _line(console: Console, *cells: str) -> Table:
-    """A row of the table that grows; the last column takes what is left of the terminal's width."""
-    row = Table.grid(padding=(0, 2))
-    for width in (13, 23, 18, max(console.width - 60, 12)):
-        row.add_column(width=width, no_wrap=True, overflow="ellipsis")
-    row.add_row(*cells)
-    return row
-
-
 # --- afterwards
 
 
-def _show_summary(demo: Demo, report: Report) -> None:
-    requests = demo.served.requests
-    summary = Table.grid(padding=(0, 3))
-    summary.add_row("planted copies found", f"{report.found} of {report.planted} (one for each file and page)")
-    summary.add_row("decoys matched", f"{report.decoys_matched} of {len(demo.served.plan.decoys)}")
-    corner = f"{len(report.trespassed)} requests, of {len(demo.served.plan.forbidden)} addresses" if report.trespassed else "not fetched"
-    summary.add_row("what robots.txt forbids", corner)
-    gap = f"never closer than {smallest_gap(requests) * 1000:.0f} ms to one host (asked for: {DELAY * 1000:.0f} ms)"
-    summary.add_row("requests", f"{len(requests)}, {gap}")
-    summary.add_row("seconds", f"{time.monotonic() - demo.started:.0f}, from nothing to here")
-    demo.console.print()
-    demo.console.print(summary)
-    for title, sightings in (("missed", report.missed), ("matched and not planted", report.wrong)):
-        for each in sightings[:_SHOWN]:
-            demo.console.print(f"{title}: {each.original}, {each.file} on {each.page}", style="red", soft_wrap=True)
-        if len(sightings) > _SHOWN:
-            demo.console.print(f"{title}: {len(sightings) - _SHOWN} more", style="red")
-
-
-def _show_where(demo: Demo) -> None:
-    console = demo.console
-    console.print("\nWhere to look", style="bold")
-    console.print(f'  curl -H "Authorization: Token {demo.token}" {demo.url}/api/v1/matches/web/', soft_wrap=True, highlight=False)
+def _batches(demo: Demo) -> list[tuple[str, schemas.Batch]]:
+    """(title of the site, its batch)"""
+    titles = {session_id: demo.served.plan.titles[site] for site, session_id in demo.sessions.items()}
     with demo.services.database.read() as tx:
         rows = tx.scalars(crawls.batches_of(demo.account_id).order_by(Batch.session_id)).all()
-        shown = present.batches(tx, rows, demo.links)
-    titles = {session_id: demo.served.plan.titles[site] for site, session_id in demo.sessions.items()}
-    for row, batch in zip(rows, shown, strict=True):
-        kinds = ("pages", "images", "videos", "documents", "skipped")
-        console.print(f"  {titles[row.session_id]}: " + ", ".join(f"{getattr(batch, kind).count} {kind}" for kind in kinds))
-        for name in ("images.log", "images.tar", "pages.log", "pages.warc", "skipped.log"):
-            if isinstance(url := attrgetter(name)(batch), str):
-                console.print(f"    {name:12} {url}", soft_wrap=True, highlight=False)
+        return list(zip([titles[row.session_id] for row in rows], present.batches(tx, rows, demo.links), strict=True))
 
 
 def _serve_on(demo: Demo) -> None:

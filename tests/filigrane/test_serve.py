@@ -64,16 +64,6 @@ def test_the_life_of_a_serve(serving: tuple[subprocess.Popen[str], dict[str, Any
     assert running_on(data) is None
 
 
-def test_a_serve_that_is_killed_leaves_the_place_to_the_next(serving: tuple[subprocess.Popen[str], dict[str, Any]], tmp_path: Path) -> None:
-    process, _ = serving
-    data = tmp_path / "data"
-    children = pids(data)
-    process.kill()
-    process.wait()
-    assert running_on(data) is None
-    wait_until(lambda: all(is_gone(pid) for pid in children.values()))
-
-
 # --- the lock
 
 

@@ -33,13 +33,10 @@ class Peer(CrawlSpider):
     start_urls = [sys.argv[1]]
     rules = [Rule(LinkExtractor(), callback="page", follow=True)]
     seen = set()
-    answers = 0
-
     def parse_start_url(self, response):
         return self.page(response)
 
     def page(self, response):
-        Peer.answers += 1
         if not isinstance(response, scrapy.http.TextResponse):
             return
         for source in response.css("img::attr(src)").getall():
@@ -49,12 +46,11 @@ class Peer(CrawlSpider):
                 yield scrapy.Request(url, self.image, dont_filter=True)
 
     def image(self, response):
-        Peer.answers += 1
+        pass
 
 process = AsyncCrawlerProcess({"LOG_ENABLED": False, "TELNETCONSOLE_ENABLED": False, "ROBOTSTXT_OBEY": False})
 process.crawl(Peer)
 process.start()
-print(Peer.answers)
 """
 
 
@@ -68,19 +64,17 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[str, float, f
     return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, after.ru_maxrss / 1024
 
 
-def measure_peer(url: str) -> dict[str, Any]:
-    out, cpu, peak = _run([sys.executable, "-c", _PEER, url], dict(os.environ))
-    return _result("bare CrawlSpider, writes nothing", int(out.split()[-1]), cpu, peak)
+def measure_peer(site: StaticSite, url: str) -> dict[str, Any]:
+    _, cpu, peak = _run([sys.executable, "-c", _PEER, url], dict(os.environ))
+    return _result("bare CrawlSpider, writes nothing", site.take_count(), cpu, peak)
 
 
-def measure_filigrane(url: str) -> dict[str, Any]:
+def measure_filigrane(site: StaticSite, url: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as data:
         environment = dict(os.environ, FILIGRANE_ALLOW_NETWORKS="127.0.0.0/8", FILIGRANE_DATA=data)
-        command = [sys.executable, "-m", "filigrane", "crawl", url, "--download-delay", "0", "--crawl-delay", "600", "--no-search"]
-        out, cpu, peak = _run(command, environment)
-    batch = json.loads(out)
-    answers = batch["pages"]["count"] + batch["images"]["requests"]
-    return _result("filigrane crawl, all artifacts", answers, cpu, peak)
+        command = [sys.executable, "-m", "filigrane.cli", "crawl", url, "--download-delay", "0", "--crawl-delay", "600", "--no-search"]
+        _, cpu, peak = _run(command, environment)
+    return _result("filigrane crawl, all artifacts", site.take_count(), cpu, peak)
 
 
 def _result(name: str, answers: int, cpu: float, peak: float) -> dict[str, Any]:
@@ -98,7 +92,7 @@ def main() -> None:
         site = options.site or generate(Path(folder), pages=200, images=300)
         with StaticSite(site) as served:
             url = f"{served.url}/{options.start}"
-            pairs = [(measure_peer(url), measure_filigrane(url)) for _ in range(1 if options.quick else options.pairs)]
+            pairs = [(measure_peer(served, url), measure_filigrane(served, url)) for _ in range(1 if options.quick else options.pairs)]
     report(pairs)
 
 

@@ -7,6 +7,7 @@ import http.server
 import io
 import multiprocessing
 from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,15 +15,21 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
+Counted = Synchronized[int]
+
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    answers: Counted
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Silent."""
+    def log_message(self, format: str, *args: object) -> None:
+        """Counts instead of talking."""
+        with self.answers.get_lock():
+            self.answers.value += 1
 
 
-def _serve(folder: str, pipe: Connection) -> None:
+def _serve(folder: str, pipe: Connection, answers: Counted) -> None:
+    _Handler.answers = answers
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, directory=folder))
     pipe.send(server.server_port)
     server.serve_forever()
@@ -35,11 +42,19 @@ class StaticSite:
         self._folder = folder
 
     def __enter__(self) -> Self:
-        here, there = multiprocessing.get_context("spawn").Pipe()
-        self._process = multiprocessing.get_context("spawn").Process(target=_serve, args=(str(self._folder), there), daemon=True)
+        spawn = multiprocessing.get_context("spawn")
+        here, there = spawn.Pipe()
+        self._answers: Counted = spawn.Value("q", 0)
+        self._process = spawn.Process(target=_serve, args=(str(self._folder), there, self._answers), daemon=True)
         self._process.start()
         self.url = f"http://127.0.0.1:{here.recv()}"
         return self
+
+    def take_count(self) -> int:
+        """Answers since the last call."""
+        with self._answers.get_lock():
+            count, self._answers.value = self._answers.value, 0
+        return int(count)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._process.terminate()

@@ -13,7 +13,6 @@ from core.models import Match
 from filigrane.demo.plan import Place, Planted
 from filigrane.demo.server import Request, Served
 
-
 _SMALLEST: Final = 1e-300
 """Below it doubles say nothing exact."""
 

@@ -10,12 +10,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-Counted = Synchronized[int]
+Counted: TypeAlias = "Synchronized[int]"
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

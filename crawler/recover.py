@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from core.leases import Held
@@ -11,7 +11,7 @@ from core.repo import crawls
 from core.segments import tar, warc
 from core.services import Services
 from crawler.cycle import Progress, local_path
-from crawler.frontier import Announcement, Frontier, decode_snapshot, replay
+from crawler.frontier import Announcement, Frontier, decode_snapshot
 from crawler.journal import Entry, Image, Page, Piece, Pointer, Record, Skip, counted, decode_piece
 from crawler.publish import Closing, LocalSegment
 
@@ -31,14 +31,41 @@ def recover(
         progress.next_seq[row.kind] = max(progress.next_seq[row.kind], row.seq + 1)
         if row.kind == "tar":
             progress.tar_keys[row.seq] = row.key
-    for row in journal_rows(rows):
-        piece = decode_piece(services.store.get(row.key))
+    pieces = [(row.epoch, decode_piece(services.store.get(row.key))) for row in journal_rows(rows)]
+    for _, piece in pieces:
         progress.records = piece.first + len(piece.records)
+    ours = _ours(rows, left, held)
+    tail = [entry.record for entry in left if entry.number >= progress.records and ours(entry.epoch)]
+    mine = [record for epoch, piece in pieces if ours(epoch) for record in piece.records] + tail
+    local = _adopt(_ends(mine, stored), session, folder)
+    for epoch, piece in pieces:
         _pass_by(progress, piece.records)
-        _learn(frontier, progress, list(counted(piece.records, stored)))
-    closing = _adopt(frontier, progress, adoptable(left, held, progress.records), stored, session, folder)
+        _learn(frontier, progress, counted(piece.records, stored | local.keys() if ours(epoch) else stored))
+    _pass_by(progress, tail)
+    kept = tuple(counted(tail, stored | local.keys()))
+    announcements = _learn(frontier, progress, kept)
     frontier.settle()
+    if not kept and not local:
+        return frontier, progress, None
+    segments = tuple(LocalSegment(kind, seq, path) for (kind, seq), path in sorted(local.items()))
+    closing = Closing(progress.next_seq["journal"], Piece(progress.records, kept), segments, tuple(announcements))
+    progress.next_seq["journal"] += 1
+    progress.records += len(kept)
     return frontier, progress, closing
+
+
+def journal_rows(rows: Iterable[Segment]) -> list[Segment]:
+    return sorted((row for row in rows if row.kind == "journal"), key=lambda row: row.seq)
+
+
+def _ours(rows: Sequence[Segment], left: Sequence[Entry], held: Held) -> Callable[[int], bool]:
+    """Whether what this disk holds of an epoch still stands: nobody else has stored anything of the cycle since.
+
+    Somebody who crawled in between and stored it has fetched the same pages again: then their records count, not ours.
+    """
+    own = {entry.epoch for entry in left} | {held.epoch}
+    others = max((row.epoch for row in rows if row.epoch not in own), default=0)
+    return lambda epoch: epoch >= others
 
 
 def _pass_by(progress: Progress, records: Iterable[Record]) -> None:
@@ -49,43 +76,25 @@ def _pass_by(progress: Progress, records: Iterable[Record]) -> None:
             progress.next_seq[kind] = max(progress.next_seq[kind], pointer.seq + 1)
 
 
-def journal_rows(rows: Iterable[Segment]) -> list[Segment]:
-    return sorted((row for row in rows if row.kind == "journal"), key=lambda row: row.seq)
-
-
-def adoptable(left: Sequence[Entry], held: Held, first: int) -> list[Record]:
-    """The local records after the stored ones, unless somebody else may have crawled since: their epoch must be ours or the one before."""
-    return [entry.record for entry in left if entry.number >= first and held.epoch - entry.epoch in (0, 1)]
-
-
-def _learn(frontier: Frontier, progress: Progress, records: list[Record]) -> list[Announcement]:
+def _learn(frontier: Frontier, progress: Progress, records: Iterable[Record]) -> list[Announcement]:
+    announcements = []
     for record in records:
         if not isinstance(record, Skip):
             progress.elapsed = max(progress.elapsed, record.elapsed)
         if isinstance(record, Page) and not record.robots:
             progress.pages += 1
-    return replay(frontier, records)
+        announcements += frontier.apply(record)
+    return announcements
 
 
-def _adopt(
-    frontier: Frontier, progress: Progress, records: list[Record], stored: set[tuple[str, int]], session: CrawlSession, folder: Path
-) -> Closing | None:
-    ends = _ends(records, stored)
+def _adopt(ends: dict[tuple[str, int], int], session: CrawlSession, folder: Path) -> dict[tuple[str, int], Path]:
+    """The segments of this disk that hold all that is said of them, cut behind it; others of the cycle are deleted."""
     local = {key: local_path(folder, session.id, session.cycle_count, *key) for key in ends}
-    whole = {key for key, path in local.items() if (tar if key[0] == "tar" else warc).cut(path, ends[key]) >= ends[key]}
+    whole = {key: path for key, path in local.items() if (tar if key[0] == "tar" else warc).cut(path, ends[key]) >= ends[key]}
     for path in folder.glob(f"{session.id}-{session.cycle_count}-*"):
-        if path not in {local[key] for key in whole}:
+        if path not in whole.values():
             path.unlink()
-    kept = list(counted(records, stored | whole))
-    if not kept:
-        return None
-    _pass_by(progress, records)
-    announcements = _learn(frontier, progress, kept)
-    segments = tuple(LocalSegment(kind, seq, local[kind, seq]) for kind, seq in sorted(whole))
-    closing = Closing(progress.next_seq["journal"], Piece(progress.records, tuple(kept)), segments, tuple(announcements))
-    progress.next_seq["journal"] += 1
-    progress.records += len(kept)
-    return closing
+    return whole
 
 
 def _ends(records: Iterable[Record], stored: set[tuple[str, int]]) -> dict[tuple[str, int], int]:

@@ -65,16 +65,16 @@ def start_worker(services: Services, name: str = "local", segment_seconds: str =
     return subprocess.Popen([sys.executable, "-c", WORKER, name], env=environment)
 
 
-def crawl_with_kills(services: Services, site: Site, moments: list[int], *, names: list[str]) -> int:
+def crawl_with_kills(services: Services, site: Site, moments: list[int], *, names: list[str], segment_seconds: str) -> int:
     """Runs workers one after the other, each killed after so many more requests; the last one finishes. Returns the session's id."""
     session = add_session(services, f"{site.url}/")
     for moment, name in zip(moments, names, strict=False):
-        process = start_worker(services, name)
+        process = start_worker(services, name, segment_seconds)
         target = len(site.asked) + moment
         wait_until(lambda target=target: len(site.asked) >= target)  # type: ignore[misc]
         process.send_signal(signal.SIGKILL)
         process.wait()
-    process = start_worker(services, names[len(moments)])
+    process = start_worker(services, names[len(moments)], segment_seconds)
     wait_for(services, session)
     process.terminate()
     assert process.wait(30) == 0
@@ -119,11 +119,12 @@ def sightings_published(services: Services) -> set[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_three_kills_on_one_disk(services: Services, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "seconds"), [(1, "0.3"), (2, "1.5")])
+def test_three_kills_on_one_disk(services: Services, seed: int, seconds: str) -> None:
+    """With short segments, and with ones that outlast a process: pages that are journalled and stored before their WARC segment is."""
     moments = [random.Random(seed).randint(3, 45) for _ in range(3)]
     with Site(site_of_noise()) as site:
-        session_id = crawl_with_kills(services, site, moments, names=["local"] * 4)
+        session_id = crawl_with_kills(services, site, moments, names=["local"] * 4, segment_seconds=seconds)
         asked = Counter(path for path in site.paths())
     heal(services)
     assert_whole(services, site, session_id)

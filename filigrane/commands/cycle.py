@@ -32,8 +32,11 @@ _DEATHS: Final = 4
 """In a row, before a role is given up."""
 
 
-def run_cycle(caller: Caller, session_id: int) -> schemas.Batch:
+def run_cycle(caller: Caller, session_id: int) -> tuple[schemas.Batch, str | None]:
     """Lets the session's next cycle begin (or goes on with the one that runs) and waits for its batch; with search, for its matches too.
+
+    Returns:
+        The batch, and why the cycle failed (None when it did not).
 
     Raises:
         Conflict: the session was paused.
@@ -53,7 +56,7 @@ def run_cycle(caller: Caller, session_id: int) -> schemas.Batch:
             time.sleep(_TICK)
     with caller.services.database.read() as tx:
         _tell_matches(tx, caller, session_id)
-        return present.batches(tx, [batch], caller.links)[0]
+        return present.batches(tx, [batch], caller.links)[0], crawls.get_session(tx, caller.account.id, session_id).reason
 
 
 def _tell_matches(tx: Session, caller: Caller, session_id: int) -> None:

@@ -43,8 +43,7 @@ def crawl(given: argparse.Namespace) -> int:
         options = _options(given)
         with caller.services.database.write() as tx:
             session_id = _session_of(tx, caller, given.url, options).id
-        result(run_cycle(caller, session_id))
-    return 0
+        return _cycle(caller, session_id)
 
 
 def list_all(given: argparse.Namespace) -> int:
@@ -70,8 +69,7 @@ def resume(given: argparse.Namespace) -> int:
 
 def run(given: argparse.Namespace) -> int:
     with calling(given) as caller:
-        result(run_cycle(caller, given.id))
-    return 0
+        return _cycle(caller, given.id)
 
 
 def delete(given: argparse.Namespace) -> int:
@@ -81,6 +79,14 @@ def delete(given: argparse.Namespace) -> int:
         outbox.drain(caller.services)
     result({"deleted": given.id})
     return 0
+
+
+def _cycle(caller: Caller, session_id: int) -> int:
+    batch, reason = run_cycle(caller, session_id)
+    result(batch)
+    if reason is not None:
+        say(f"filigrane: the crawl failed: {reason}")
+    return 0 if reason is None else 1
 
 
 def by_site(start_urls: Iterable[str]) -> list[list[str]]:

@@ -18,11 +18,11 @@ PIXEL = bytes.fromhex(
 )
 
 
-def crawl(url: str, data: Path) -> Any:
+def crawl(url: str, data: Path, code: int = 0) -> Any:
     command = [sys.executable, "-m", "filigrane.cli", "crawl", url, "--no-search", "--download-delay", "0", "--data", str(data)]
     environment = {**os.environ, "FILIGRANE_ALLOW_NETWORKS": "127.0.0.0/8", "FILIGRANE_SEGMENT_SECONDS": "0.5"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 
 
@@ -42,3 +42,10 @@ def test_a_crawl_runs_by_itself_and_leaves_nothing_running(tmp_path: Path) -> No
     assert list((tmp_path / "data" / "run").glob("*.pid")) == []
     [log] = (tmp_path / "data" / "objects").rglob("batches/1/1/*/images.log*")
     assert gzip.decompress(log.read_bytes()).count(b"/dot.png") == 2
+
+
+def test_a_site_that_does_not_answer_is_1_and_has_its_batch(tmp_path: Path) -> None:
+    with Site({}) as site:
+        gone = site.url
+    batch = crawl(f"{gone}/", tmp_path / "data", code=1)
+    assert batch["images"]["count"] == 0

@@ -331,13 +331,14 @@ class Cycle:
 
     def close_segments(self, *, everything: bool = False) -> Closing | None:
         """Cuts a piece and closes the open TAR segment, and the WARC segment when it is due or everything is."""
-        if not self._records:
+        with_warc = self._warc is not None and (everything or self._warc_due(self._clock.monotonic()))
+        if not self._records and not with_warc:
             return None
         segments = []
         if self._tar is not None:
             segments.append(self._close("tar", self._tar))
             self._tar = None
-        if self._warc is not None and (everything or self._warc_due(self._clock.monotonic())):
+        if self._warc is not None and with_warc:
             segments.append(self._close("warc", self._warc))
             self._warc = None
         piece = Piece(self.progress.records - len(self._records), tuple(self._records))

@@ -95,7 +95,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Frontier:
-    """One cycle of one session. Pending URLs wait in a queue per registrable domain, images before pages, each in the order of discovery."""
+    """One cycle of one session. URLs wait in a queue per registrable domain, images before pages, in the order of discovery."""
 
     def __init__(self) -> None:
         self._pages: dict[str, _Page] = {}

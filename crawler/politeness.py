@@ -3,8 +3,8 @@
 All requests to a registrable domain share one clock: with a delay, one request at a time, the next one no sooner than the delay after the
 answer to the last one began; without, a bounded number at once. A session's requests also keep the session's own delay.
 
-Counting from the answer, not from the bytes sent: a busy server may take up a request late and the next one at once, and would then see them
-closer together than they were sent. It has certainly taken up what it answers.
+Counting from the answer, not from the bytes sent: a busy server may take up a request late and the next one at once, and would then see
+them closer together than they were sent. It has certainly taken up what it answers.
 """
 
 from __future__ import annotations

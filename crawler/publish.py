@@ -1,6 +1,6 @@
 """Save first, publish second: from a closing to objects, rows and messages.
 
-The messages of a piece follow from the pieces up to it alone, so `messages_of_piece` builds for `heal` what the worker did not live to send.
+The messages of a piece follow from the pieces up to it alone: `messages_of_piece` builds for `heal` what the worker did not live to send.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from crawler.publish import Closing, LocalSegment
 def recover(
     services: Services, held: Held, session: CrawlSession, left: Sequence[Entry], folder: Path
 ) -> tuple[Frontier, Progress, Closing | None]:
-    """The frontier and progress of a running cycle, and a closing of what only this disk holds (to be journalled again and stored first)."""
+    """The frontier and progress of a running cycle, and a closing of what only this disk holds (to be journalled again, stored first)."""
     with services.database.read() as tx:
         rows = crawls.segments_of(tx, session.id, session.cycle_count)
     frontier, progress = Frontier(), Progress()
@@ -113,4 +113,3 @@ def _pointer(record: Record) -> tuple[str, Pointer | None]:
     if isinstance(record, Image):
         return "tar", record.tar
     return "", None
-

@@ -61,8 +61,9 @@ class Worker:
     spider: SessionSpider
     poke: Callable[[], None]
 
-    def __init__(self, services: Services, folder: Path, name: str, stop: threading.Event) -> None:
+    def __init__(self, services: Services, folder: Path, name: str, stop: threading.Event, only_session: int | None) -> None:
         self._services = services
+        self._only_session = only_session
         self._folder = folder
         self._stop = stop
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="store")
@@ -148,7 +149,8 @@ class Worker:
 
     def _waiting(self) -> list[CrawlSession]:
         with self._services.database.read() as tx:
-            return crawls.waiting(tx, 1000)
+            found = crawls.waiting(tx, 1000)
+        return [session for session in found if self._only_session in (None, session.id)]
 
     async def _begin(self, session: CrawlSession) -> None:
         mine = self.holdings.held(session.domain)
@@ -364,7 +366,9 @@ class Worker:
                 return None
             except Exception as error:  # whatever it is: nothing may be lost, so it is tried again
                 closings_total.labels("retried").inc()
-                log.warning(f"crawler.{what}_failed", session=cycle.session.id, error=str(error), kind=type(error).__name__, attempt=attempt)
+                log.warning(
+                    f"crawler.{what}_failed", session=cycle.session.id, error=str(error), kind=type(error).__name__, attempt=attempt
+                )
             await asyncio.sleep(BACK_OFF[min(attempt, len(BACK_OFF) - 1)])
         return None
 
@@ -427,8 +431,10 @@ class Worker:
             task.cancel()
 
 
-def run(services: Services, stop: threading.Event, *, name: str = "local") -> None:
-    """A crawler process in the main thread, until `stop` is set. `name` is its local folder and its leases' holder: one process at a time.
+def run(services: Services, stop: threading.Event, *, name: str = "local", only_session: int | None = None) -> None:
+    """A crawler process, until `stop` is set. `name` is its local folder and its leases' holder: one process at a time.
+
+    `only_session`: it crawls this one and leaves the others waiting.
 
     Raises Conflict when another process has the name.
     """
@@ -439,8 +445,9 @@ def run(services: Services, stop: threading.Event, *, name: str = "local") -> No
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise Conflict(f"a crawler named {name!r} already runs on {folder}", code="crawler_running") from error
-        asyncio.run(_main(services, folder, name, stop))
+        asyncio.run(_start(services, folder, name, stop, only_session))
 
 
-async def _main(services: Services, folder: Path, name: str, stop: threading.Event) -> None:
-    await Worker(services, folder, name, stop).run()
+async def _start(services: Services, folder: Path, name: str, stop: threading.Event, only_session: int | None) -> None:
+    # made inside of the loop: its locks and events belong to it
+    await Worker(services, folder, name, stop, only_session).run()

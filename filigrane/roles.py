@@ -67,7 +67,7 @@ def _run(role: str, settings: Settings, options: Options, stop: threading.Event)
         elif role == "crawler":
             from crawler import worker as crawling
 
-            crawling.run(services, stop, name=options.name)
+            crawling.run(services, stop, name=options.name, only_session=options.only_session)
         elif role == "matcher":
             from matcher import worker as matching
 

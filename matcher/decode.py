@@ -173,8 +173,7 @@ class Decoders:
     def close(self) -> None:
         """Ends the workers, once they have finished what they hold."""
         self._closed.set()
-        for _ in range(self.size):
-            worker = self._free.get()
+        for worker in [self._free.get() for _ in range(self.size)]:
             if worker is not None and worker.alive:
                 worker.stop()
             self._free.put(None)

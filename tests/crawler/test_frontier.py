@@ -11,15 +11,16 @@ from crawler.journal import Image, Page, Pointer, Record, Skip
 SITE = "http://site.example"
 
 
-def page(name: str, links: list[str] | None = None, images: list[str] | None = None, **more: object) -> Page:
-    return Page(
-        f"{SITE}/{name}", "", 0, "fetched", 1.0, 1.0, 200,
-        links=tuple(f"{SITE}/{link}" for link in links or ()), images=tuple((f"{SITE}/{image}.jpg", image) for image in images or ()), **more,  # type: ignore[arg-type]
-    )  # fmt: skip
+def page(name: str, links: list[str] | None = None, images: list[str] | None = None) -> Page:
+    found = tuple(f"{SITE}/{link}" for link in links or ())
+    shown = tuple((f"{SITE}/{image}.jpg", image) for image in images or ())
+    return Page(f"{SITE}/{name}", "", 0, "fetched", 1.0, 1.0, 200, links=found, images=shown)
 
 
 def picture(name: str, page_name: str, seq: int = 0) -> Image:
-    return Image(f"{SITE}/{name}.jpg", f"{SITE}/{page_name}", "fetched", 1.0, 1.0, alt=name, status=200, sha256=name, tar=Pointer(seq, 0, 9))
+    return Image(
+        f"{SITE}/{name}.jpg", f"{SITE}/{page_name}", "fetched", 1.0, 1.0, alt=name, status=200, sha256=name, tar=Pointer(seq, 0, 9)
+    )
 
 
 def seeded() -> Frontier:

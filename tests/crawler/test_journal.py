@@ -17,7 +17,9 @@ pages = st.builds(
     Page, urls, urls, st.integers(0, 20), st.sampled_from(["fetched", "failed"]), st.floats(0, 2e9), st.floats(0, 1e5),
     links=st.lists(urls, max_size=3).map(tuple), images=st.lists(st.tuples(urls, urls), max_size=3).map(tuple), warc=pointers,
 )  # fmt: skip
-images = st.builds(Image, urls, urls, st.just("fetched"), st.floats(0, 2e9), st.floats(0, 1e5), tar=pointers, width=st.none() | st.integers(1, 9))
+images = st.builds(
+    Image, urls, urls, st.just("fetched"), st.floats(0, 2e9), st.floats(0, 1e5), tar=pointers, width=st.none() | st.integers(1, 9)
+)
 records: st.SearchStrategy[Record] = st.one_of(pages, images, st.builds(Skip, urls, urls, urls, st.booleans()))
 
 

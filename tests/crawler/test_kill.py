@@ -90,7 +90,9 @@ def assert_whole(services: Services, site: Site, session_id: int) -> None:
     expected = {path for path, reply in site.routes.items() if isinstance(reply, Reply) and reply.content_type.startswith("text/html")}
     assert pages.keys() - {"/robots.txt"} == expected
     assert all(count == 1 for path, count in pages.items() if path != "/robots.txt")
-    images = Counter((row["url"].removeprefix(site.url), row["page_url"].removeprefix(site.url)) for row in rows(services, batch, "images.log"))
+    images = Counter(
+        (row["url"].removeprefix(site.url), row["page_url"].removeprefix(site.url)) for row in rows(services, batch, "images.log")
+    )
     shown = {(f"/{n}-{i}.jpg", f"/{n or ''}") for n in range(PAGES) for i in range(IMAGES_PER_PAGE)}
     shown |= {("/shared.jpg", f"/{n or ''}") for n in range(PAGES)}
     assert images == Counter(shown)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,7 +50,7 @@ def test_gaps_hold_for_domain_and_session(asked: list[tuple[int, float, float]],
         now += answer
         clock.ended(session, now, clock.delay(delays.values()))
     times = [at for _, at in sent]
-    assert all(later - earlier >= shortest - 1e-9 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= shortest - 1e-9 for earlier, later in pairwise(times))
     for session, delay in delays.items():
         own = [at for who, at in sent if who == session]
-        assert all(later - earlier >= delay - 1e-9 for earlier, later in zip(own, own[1:], strict=False))
+        assert all(later - earlier >= delay - 1e-9 for earlier, later in pairwise(own))

@@ -14,7 +14,16 @@ from core.repo import crawls
 from core.services import Services
 from core.settings import Settings
 from tests.crawler.crawling import (
-    add_session, artifact, batches, crawl, pictures, rows, running, session_of, wait_for, wait_until,
+    add_session,
+    artifact,
+    batches,
+    crawl,
+    pictures,
+    rows,
+    running,
+    session_of,
+    wait_for,
+    wait_until,
 )  # fmt: skip
 from tests.site import Reply, Route, Site
 
@@ -50,7 +59,9 @@ def test_a_site_is_followed_and_every_count_holds(services: Services) -> None:
     assert (session.state, session.cycle_count, session.reason) == ("done", 1, None)
     (batch,) = batches(services, session)
     assert sorted(site.paths()) == sorted(["/", "/a", "/b", "/gone", "/moved", "/c", "/1.jpg", "/2.jpg", "/same-as-1.jpg", "/missing.jpg"])
-    images = {(row["url"].removeprefix(site.url), row["page_url"].removeprefix(site.url)): row for row in rows(services, batch, "images.log")}
+    images = {
+        (row["url"].removeprefix(site.url), row["page_url"].removeprefix(site.url)): row for row in rows(services, batch, "images.log")
+    }
     assert set(images) == {("/1.jpg", "/"), ("/1.jpg", "/a"), ("/2.jpg", "/a"), ("/same-as-1.jpg", "/b"), ("/missing.jpg", "/c")}
     assert images["/missing.jpg", "/c"]["status"] == "404"
     kept = pictures(services, batch)
@@ -61,7 +72,9 @@ def test_a_site_is_followed_and_every_count_holds(services: Services) -> None:
             offset, length = int(row["offset"]), int(row["bytes"])
             assert hashlib.md5(tar[offset : offset + length]).hexdigest() == row["md5"]
             assert (row["width"], row["height"], row["last_modified"]) == ("64", "48", "2026-02-03T10:00:00Z")
-    outcomes = {row["url"].removeprefix(site.url): (row["status"], row["outcome"], row["depth"]) for row in rows(services, batch, "pages.log")}
+    outcomes = {
+        row["url"].removeprefix(site.url): (row["status"], row["outcome"], row["depth"]) for row in rows(services, batch, "pages.log")
+    }
     assert outcomes == {
         "/robots.txt": ("404", "fetched", "0"),
         "/": ("200", "fetched", "0"),
@@ -212,3 +225,12 @@ def test_pause_ends_the_cycle_with_its_batch_and_delete_ends_it_without(services
     assert len(one.paths()) < 40
     assert len(other.paths()) < 40
     assert not list((services.settings.data / "crawler" / "local").glob("*.tar"))
+
+
+def test_a_cycle_that_ends_right_after_a_closing_keeps_its_pages(services: Services) -> None:
+    """The first picture closes its segment at once; when nothing follows, the open WARC segment still has to be stored."""
+    with Site({"/": page(images=("/1.jpg",)), "/1.jpg": picture()}) as site:
+        session = crawl(services, f"{site.url}/")
+    (batch,) = batches(services, session)
+    assert session.state == "done"
+    assert [row["url"].removeprefix(site.url) for row in rows(services, batch, "pages.log")] == ["/robots.txt", "/"]

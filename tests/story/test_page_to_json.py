@@ -88,5 +88,6 @@ def test_from_a_page_to_json(services: Services, tmp_path: Path) -> None:
     assert 0 <= mark["p_value"] <= 1e-9
     assert all(m["verdict"] == "copy" and m["score"] > 0 for m in found if not m["watermarked"])
     assert (batch["images"]["count"], batch["pages"]["count"]) == (4, 4)
-    assert len(tarfile.open(fileobj=io.BytesIO(tar.content)).getnames()) == 3
+    with tarfile.open(fileobj=io.BytesIO(tar.content)) as opened:
+        assert len(opened.getnames()) == 3
     assert [hit["paths"][0]["path"] for hit in search["matches"]] == ["jo/pets/cat.png"]

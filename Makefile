@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint bench bench-crawl bench-copies lock clean install install-dev
+.PHONY: demo test lint bench bench-crawl lock clean install install-dev
 
 install: $(VENV)/.demo
 install-dev: $(VENV)/.dev
@@ -37,13 +37,10 @@ lint: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-crawl bench-copies
+bench: bench-crawl
 
 bench-crawl: install-dev
 	$(BIN)/python -m bench.crawl $(if $(SITE),--site $(SITE)) $(if $(QUICK),--quick)
-
-bench-copies: install-dev
-	$(BIN)/python -m bench.copies $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(DISTRACTORS),--distractors $(DISTRACTORS)) $(if $(QUICK),--quick)
 
 # New locks: hashes, no addresses, the same file for every platform.
 lock: $(BIN)/python

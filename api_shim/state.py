@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from matcher.registrar import PreparedPicture
-
 from api_shim.answers import Answers
 from api_shim.auth import Attempts
 from core.netguard import Netguard
 from core.services import Services
 from matcher import registrar
 from matcher.decode import Decoders
+from matcher.registrar import PreparedPicture
 
 DECODERS: Final = 2
 """Worker processes that decode what is registered."""

@@ -104,9 +104,8 @@ def report(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     for number, pair in enumerate(pairs, 1):
         for row in pair:
             ratio = row["per_cpu_s"] / pair[0]["per_cpu_s"]
-            lines.append(
-                f"| {number} | {row['crawler']} | {row['responses']} | {row['cpu_s']} | {row['per_cpu_s']} | {row['peak_mb']} | {ratio:.2f} |"
-            )
+            cells = [number, row["crawler"], row["responses"], row["cpu_s"], row["per_cpu_s"], row["peak_mb"], f"{ratio:.2f}"]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     (OUT / "crawl.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -189,6 +189,8 @@ class Cycle:
         target, why = self._redirect(task, exchange) if task.kind == "page" else ("", "")
         if why:
             skipped.append((target, why))
+        if found.surplus:
+            skipped.append((task.address, "surplus"))  # further URLs on this page are not looked at
         record = Page(
             task.address,
             task.referrer,

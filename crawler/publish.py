@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -118,7 +118,7 @@ def _message(
     cycle: int,
     registry_version: int,
     announcement: Announcement,
-    sightings: Iterable[tuple[str, str]],
+    sightings: Sequence[tuple[str, str]],
     tar_keys: Mapping[int, str],
 ) -> Outgoing:
     stored = announcement.stored
@@ -136,7 +136,7 @@ def _message(
         content_type=stored.content_type,
         bytes=StoredAt(stored.tar.seq, key, stored.tar.offset, stored.tar.length),
         first_seen=datetime.fromtimestamp(stored.at, UTC),
-        request_id=uuid.uuid4().hex,
+        request_id=uuid.uuid5(uuid.NAMESPACE_URL, f"{key}#{stored.tar.offset} {announcement.url} {sightings[0][0]}").hex,
         sightings=tuple(Sighting(page_url, alt) for page_url, alt in sightings),
         width=stored.width,
         height=stored.height,

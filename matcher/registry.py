@@ -12,12 +12,10 @@ from functools import lru_cache
 from typing import Final
 
 import structlog
-from sqlalchemy import select
 
 from core import telemetry
 from core.errors import NotFound, ObjectMissing
 from core.events import Key, MediaChanged
-from core.models import Account
 from core.repo import accounts, media
 from core.services import Services
 from matcher.copies.features import Fingerprint, FingerprintInvalid
@@ -63,8 +61,8 @@ class Registry:
     def everyone(self) -> list[AccountRegistry]:
         """Every account's registry, up to date: for shared sessions."""
         with self._services.database.read() as tx:
-            versions = tx.execute(select(Account.id, Account.registry_version).order_by(Account.id)).all()
-        return [self.of(account, version) for account, version in versions if version > 0]
+            versions = accounts.registry_versions(tx)
+        return [self.of(account, version) for account, version in versions.items() if version > 0]
 
     def heard(self, change: MediaChanged) -> None:
         """A message of the `media` topic. Accounts that nobody asked for yet are read when somebody does."""

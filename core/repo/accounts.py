@@ -103,6 +103,11 @@ def by_id(tx: Session, account_id: int) -> Account:
     return account
 
 
+def registry_versions(tx: Session) -> dict[int, int]:
+    """Account id -> version of its registry, of every account."""
+    return {row.id: row.registry_version for row in tx.execute(select(Account.id, Account.registry_version).order_by(Account.id))}
+
+
 def by_name(tx: Session, username: str) -> Account:
     """Raises NotFound."""
     account = _named(tx, username)

@@ -51,7 +51,7 @@ class Likeness:
         if self.blocks < _MIN_BLOCKS or self.cover < _MIN_COVER:
             return False
         if self.graphic:
-            return self.share >= 0.98 and self.median >= 0.85
+            return self.share >= 0.95 and self.median >= (0.85 if self.share >= 0.98 else 0.92)
         return (self.share >= 0.75 and self.median >= 0.85) or (self.share >= 0.4 and self.upper >= 0.96)
 
 

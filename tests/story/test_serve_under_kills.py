@@ -91,7 +91,8 @@ def test_a_kill_of_each_kind_changes_nothing(tmp_path: Path) -> None:
             assert time.monotonic() < until, "the story does not end"
             time.sleep(0.2)
         process.terminate()
-        assert process.wait(30) == 0
+        process.communicate(timeout=30)
+        assert process.returncode == 0
         assert_every_copy_once(services, served, account_id, sites)
         assert_counts(services, sessions)
     assert smallest_gap(served.requests) >= DELAY - 0.005

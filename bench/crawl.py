@@ -56,6 +56,7 @@ process.start()
 
 def _run(command: list[str], environment: dict[str, str]) -> tuple[str, float, float]:
     """(stdout, CPU seconds of the process tree, peak MB of its largest process)"""
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled once
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from core.clock import Clock
+from core.errors import Unavailable
 from core.imageinfo import extension, image_info, sniff
 from core.leases import Held
 from core.models import CrawlSession, Segment
@@ -78,6 +79,8 @@ class Cycle:
         self._tar: TarSegment | None = None
         self._warc: WarcSegment | None = None
         self._tar_opened = self._warc_opened = 0.0
+        self._kept: dict[str, Pointer] = {}
+        """What is in the open TAR segment, also when the disk was full before its record could be written."""
         self.in_flight = 0
         """Requests that were handed out and not answered."""
         self.unstored = 0
@@ -99,55 +102,64 @@ class Cycle:
 
     def has_work(self) -> bool:
         """Whether something waits that this cycle may still ask for."""
-        return any(self._pages_left() or task.kind == "image" for task in self.frontier.unfinished())
+        return self.frontier.waits(pages=self._pages_left())
 
     # --- what to fetch
 
     def next(self, domain: str, rulebook: Rulebook) -> Task | None:
         """The next task on a domain that robots.txt allows; its robots.txt when that is not known yet; None while somebody fetches it."""
         while task := self.frontier.take(domain, pages=self._pages_left()):
+            if task.kind != "robots" and self.session.robots:
+                site = origin(task.address)
+                rules = rulebook.rules(site)
+                if rules is None:
+                    self.frontier.give_back(task)
+                    return Task("robots", f"{site}/robots.txt", task.address) if rulebook.ask(site) else None
+                if not rules.allowed(task.address, self.agent):
+                    self._skip(task, rules.refusal)
+                    continue
             if task.kind == "page":
                 self.progress.pages += 1
-            if task.kind == "robots" or not self.session.robots:
-                return task
-            site = origin(task.address)
-            rules = rulebook.rules(site)
-            if rules is None:
-                self._give_back(task)
-                return Task("robots", f"{site}/robots.txt", task.address) if rulebook.ask(site) else None
-            if rules.allowed(task.address, self.agent):
-                return task
-            self._skip(task, rules.refusal)
+            return task
         return None
 
     def put_back(self, task: Task) -> None:
         """It was fetched in vain: again, later."""
         if task.kind != "robots":
-            self._give_back(task)
+            self._not_asked(task)
+            self.frontier.give_back(task)
 
     def _pages_left(self) -> bool:
         return self.session.max_pages is None or self.progress.pages < self.session.max_pages
 
-    def _give_back(self, task: Task) -> None:
+    def _not_asked(self, task: Task) -> None:
+        """The budget of pages has it again."""
         if task.kind == "page":
             self.progress.pages -= 1
-        self.frontier.give_back(task)
 
     def _skip(self, task: Task, reason: str) -> None:
-        self._record(task, Skip(task.url, task.referrer, reason, task.kind == "image"))
+        try:
+            self._record(task, Skip(task.url, task.referrer, reason, task.kind == "image"))
+        except Unavailable:
+            self.frontier.give_back(task)
+            raise
 
     def refuse(self, task: Task, reason: str) -> None:
         """Its address may not be asked."""
         if task.kind == "robots":
             self.frontier.done(task)
         else:
+            self._not_asked(task)
             self._skip(task, reason)
 
     def skip_rest(self, reason: str) -> None:
-        """The cycle ends: what still waits is for the next one."""
-        for task in list(self.frontier.unfinished()):
-            why = "budget" if task.kind == "page" and not self._pages_left() else reason
-            self._record(task, Skip(task.url, task.referrer, why, task.kind == "image"))
+        """The cycle ends: what still waits is for the next one. Raises Unavailable: the disk is full; call again."""
+        for domain in list(self.frontier.domains()):
+            while task := self.frontier.take(domain):
+                if task.kind == "robots":  # it was asked for already, where it no longer is
+                    self.frontier.done(task)
+                else:
+                    self._skip(task, "budget" if task.kind == "page" and not self._pages_left() else reason)
 
     # --- what was answered
 
@@ -180,7 +192,7 @@ class Cycle:
         )  # fmt: skip
 
     def _page(self, task: Task, exchange: Exchange) -> None:
-        """A page, a redirect's hop or a robots.txt; a picture at a page's address is filed as both."""
+        """A page, a redirect's hop or a robots.txt."""
         content_type = exchange.content_type or (sniff(exchange.decoded) or "")
         readable = task.kind == "page" and exchange.status == 200 and not exchange.refused
         refused = exchange.refused or ("type" if readable and not _is_page_or_image(content_type) else "")
@@ -191,6 +203,9 @@ class Cycle:
             skipped.append((target, why))
         if found.surplus:
             skipped.append((task.address, "surplus"))  # further URLs on this page are not looked at
+        # a picture at a page's address is filed as both; its bytes are written before anything is said
+        shown = readable and not refused and content_type.startswith("image/")
+        image = self._picture(Task("image", task.url, task.referrer), exchange) if shown else None
         record = Page(
             task.address,
             task.referrer,
@@ -216,8 +231,8 @@ class Cycle:
             skipped=tuple(skipped),
         )
         self._record(task, record)
-        if readable and not refused and content_type.startswith("image/"):
-            self._image(Task("image", task.url, task.referrer), exchange)
+        if image is not None:
+            self._record(task, image)
 
     def _look(self, task: Task, exchange: Exchange) -> Extracted:
         return extract(exchange.decoded, exchange.header("content-type"), task.address)
@@ -274,7 +289,11 @@ class Cycle:
         target, why = self._redirect(task, exchange)
         if target and not why:
             self.frontier.follow(task, target)
-            return
+        else:
+            self._record(task, self._picture(task, exchange, why))
+
+    def _picture(self, task: Task, exchange: Exchange, why: str = "") -> Image:
+        """The record of an image; what is a picture is kept."""
         kind = sniff(exchange.decoded) if exchange.status == 200 and not exchange.refused else None
         reason = why or _why_no_picture(exchange, kind)
         base = Image(
@@ -282,7 +301,7 @@ class Cycle:
             task.alt, exchange.status, exchange.content_type, bytes=None if exchange.refused else len(exchange.body),
             last_modified=exchange.header("last-modified"), reason=reason,
         )  # fmt: skip
-        self._record(task, base if reason or kind is None else self._store_picture(base, exchange.decoded, kind))
+        return base if reason or kind is None else self._store_picture(base, exchange.decoded, kind)
 
     def _store_picture(self, base: Image, data: bytes, kind: str) -> Image:
         info = image_info(data)
@@ -294,11 +313,14 @@ class Cycle:
         )  # fmt: skip
 
     def _keep(self, sha256: str, data: bytes, kind: str, at: float) -> Pointer:
+        if sha256 in self._kept:
+            return self._kept[sha256]
         if self._tar is None:
             self._tar = TarSegment(self._path("tar"))
             self._tar_opened = self._clock.monotonic()
         offset, length = self._tar.add(f"{sha256}.{extension(kind)}", data, int(at))
-        return Pointer(self.progress.next_seq["tar"], offset, length)
+        self._kept[sha256] = Pointer(self.progress.next_seq["tar"], offset, length)
+        return self._kept[sha256]
 
     def _path(self, kind: str) -> Path:
         return local_path(self._folder, *self.key, kind, self.progress.next_seq[kind])
@@ -340,6 +362,7 @@ class Cycle:
         if self._tar is not None:
             segments.append(self._close("tar", self._tar))
             self._tar = None
+            self._kept = {}
         if self._warc is not None and with_warc:
             segments.append(self._close("warc", self._warc))
             self._warc = None

@@ -198,6 +198,10 @@ class Frontier:
         """Where something waits."""
         return (domain for domain, (images, pages) in self._waiting.items() if images or pages)
 
+    def waits(self, *, pages: bool) -> bool:
+        """Whether anything waits; `pages`: pages count too."""
+        return any(images or (pages and waiting_pages) for images, waiting_pages in self._waiting.values())
+
     def waits_for(self, domain: str) -> bool:
         images, pages = self._waiting.get(domain, ((), ()))
         return bool(images or pages)
@@ -221,7 +225,8 @@ class Frontier:
         """It was not fetched: first in its queue again."""
         self._taken.pop(id(task), None)
         images, pages = self._waiting.setdefault(registrable_domain(task.address), (deque(), deque()))
-        (images if task.kind == "image" else pages).appendleft(task)
+        # a robots.txt that has moved comes before the images, which wait for it
+        (pages if task.kind == "page" else images).appendleft(task)
         self._fresh.add(registrable_domain(task.address))
 
     def done(self, task: Task) -> None:

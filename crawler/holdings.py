@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from sqlalchemy.orm import Session
+
 from core import leases
 from core.errors import StaleLease
 from core.leases import Held
@@ -49,15 +51,24 @@ class Holdings:
     def acquire(self, domain: str) -> Held | None:
         """Takes or renews the lease; None when somebody else has it."""
         asked = self._services.clock.monotonic()
-        restart = domain not in self._seen
+        mine = self._holdings.get(domain)
         with self._services.database.write() as tx:
-            held = leases.acquire(tx, domain, self._holder, TTL, self._services.clock.now(), restart=restart)
+            held = self._renewed(tx, mine.held) if mine else None
+            if held is None:
+                held = leases.acquire(tx, domain, self._holder, TTL, self._services.clock.now(), restart=domain not in self._seen)
         if held is None:
             self._holdings.pop(domain, None)
             return None
         self._seen.add(domain)
         self._holdings[domain] = _Holding(held, asked + TTL - MARGIN)
         return held
+
+    def _renewed(self, tx: Session, held: Held) -> Held | None:
+        """The same lease, also when its time ran out and nobody took it: what was crawled under it still counts."""
+        try:
+            return leases.renew(tx, held, TTL, self._services.clock.now())
+        except StaleLease:
+            return None
 
     def renew(self) -> list[str]:
         """Renews all leases; returns the domains that were lost."""

@@ -11,6 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -164,27 +165,35 @@ class Journal:
     """
 
     FILE_BYTES: Final = 64 << 20
-    ROOM: Final = 24 << 20
-    """What `reserve` keeps free for the records of one answer."""
+    """A longer file is left for a new one."""
+    STEP: Final = 1 << 20
+    """Room is taken from the disk in such pieces."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._last: dict[int, dict[tuple[int, int], int]] = {}
         self.left = self._read_left()
         self._number = max(self._last, default=0)
-        self._roll()
+        self._file = self._roll()
+        self._end = self._room = 0
 
-    def reserve(self) -> None:
-        """Makes sure that the next records fit, before anything that they point to is written. Raises Unavailable: the disk is full."""
-        if self._file.tell() + self.ROOM > self.FILE_BYTES:
+    def reserve(self, room: int = STEP) -> None:
+        """Makes sure that records of so many bytes fit, before what they point to is written. Raises Unavailable: the disk is full."""
+        if self._end > self.FILE_BYTES:
             self.sync()
-            self._file.close()
-            self._roll()
+            full, self._file = self._file, self._roll()
+            _close(full, self._end)
+            self._end = self._room = 0
+        if self._end + room > self._room:
+            self._grow(max(room, self.STEP))
 
     def append(self, entry: Entry) -> None:
-        """Writes the entry (to the operating system; `sync` makes it durable)."""
+        """Writes the entry, whole or not at all; `sync` makes it durable. Raises Unavailable: the disk is full."""
         data = _entry_encoder.encode(entry)
-        self._file.write(_FRAME.pack(len(data), zlib.crc32(data)) + data)
+        frame = _FRAME.pack(len(data), zlib.crc32(data)) + data
+        self.reserve(len(frame))
+        self._file.write(frame)
+        self._end += len(frame)
         self._last[self._number][entry.session, entry.cycle] = entry.number
 
     def sync(self) -> None:
@@ -200,34 +209,57 @@ class Journal:
                 del self._last[file]
 
     def close(self) -> None:
-        self._file.close()
+        """Gives back the room that was not used, and the file that nobody needs."""
+        _close(self._file, self._end)
+        if not self._last[self._number]:
+            self._path(self._number).unlink(missing_ok=True)
 
     def _read_left(self) -> dict[tuple[int, int], list[Entry]]:
-        found: dict[tuple[int, int], dict[int, Entry]] = {}
+        found: dict[tuple[int, int], list[Entry]] = {}
         for path in sorted(self._folder.glob("journal.*"), key=lambda path: int(path.suffix[1:])):
             last = self._last[int(path.suffix[1:])] = {}
             with path.open("rb") as stream:
                 for entry in read_entries(stream):
-                    key = entry.session, entry.cycle
-                    found.setdefault(key, {})[entry.number] = entry
-                    last[key] = entry.number
-        return {key: [entries[number] for number in sorted(entries)] for key, entries in found.items()}
+                    entries = found.setdefault((entry.session, entry.cycle), [])
+                    # numbers that begin anew: what was there from this one on was given up, and its segments with it
+                    while entries and entries[-1].number >= entry.number:
+                        entries.pop()
+                    entries.append(entry)
+                    last[entry.session, entry.cycle] = entry.number
+            if not last:
+                path.unlink()
+                del self._last[int(path.suffix[1:])]
+        return found
 
-    def _roll(self) -> None:
-        path = self._path(self._number + 1)
+    def _roll(self) -> FileIO:
         try:
-            file = path.open("xb", buffering=0)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, self.FILE_BYTES)
+            file = FileIO(self._path(self._number + 1), "x")
         except OSError as error:
-            path.unlink(missing_ok=True)
-            raise Unavailable(f"no room for the crawler's journal: {error.strerror}", code="disk_full", retry_after=5) from error
+            raise _no_room(error) from error
         self._number += 1
         self._last[self._number] = {}
-        self._file = file
+        return file
+
+    def _grow(self, room: int) -> None:
+        """Room is reserved, so that writing to it cannot fail half-way."""
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file.fileno(), self._end, room)
+        except OSError as error:
+            raise _no_room(error) from error
+        self._room = self._end + room
 
     def _path(self, number: int) -> Path:
         return self._folder / f"journal.{number}"
+
+
+def _close(file: FileIO, end: int) -> None:
+    with file:
+        file.truncate(end)
+
+
+def _no_room(error: OSError) -> Unavailable:
+    return Unavailable(f"no room for the crawler's journal: {error.strerror}", code="disk_full", retry_after=5)
 
 
 def counted(records: Iterable[Record], stored: Iterable[tuple[str, int]]) -> Iterator[Record]:

@@ -21,7 +21,7 @@ from core.models import CrawlSession, Segment
 from core.repo import accounts, crawls
 from core.services import Services
 from crawler.frontier import Announcement, Frontier, replay
-from crawler.journal import Piece, decode_piece, encode_piece
+from crawler.journal import Image, Piece, Record, decode_piece, encode_piece
 
 SUFFIX: Final = {"tar": "tar", "warc": "warc.gz", "journal": "journal"}
 
@@ -156,7 +156,8 @@ def http_date(value: str) -> datetime | None:
 def messages_of_piece(services: Services, row: Segment) -> list[Outgoing]:
     """The messages of a stored journal piece, built from the cycle's pieces up to it.
 
-    Page records count here even when their WARC segment was never stored: the page was seen, and effects are idempotent.
+    Page records count here even when their WARC segment was never stored: the page was seen, and effects are idempotent. Image records
+    whose TAR segment was lost have nothing to show.
     """
     with services.database.read() as tx:
         session = crawls.get_session(tx, None, row.session_id)
@@ -164,9 +165,14 @@ def messages_of_piece(services: Services, row: Segment) -> list[Outgoing]:
         version = accounts.by_id(tx, session.account_id).registry_version
     if not session.search:
         return []
+    tar_keys = {each.seq: each.key for each in rows if each.kind == "tar"}
     frontier = Frontier()
     announcements: list[Announcement] = []
     for journal in (each for each in rows if each.kind == "journal" and each.seq <= row.seq):
-        announcements = replay(frontier, decode_piece(services.store.get(journal.key)).records)
-    tar_keys = {each.seq: each.key for each in rows if each.kind == "tar"}
+        records = decode_piece(services.store.get(journal.key)).records
+        announcements = replay(frontier, (record for record in records if not _is_lost(record, tar_keys)))
     return messages(session, row.cycle, version, announcements, tar_keys)
+
+
+def _is_lost(record: Record, tar_keys: Mapping[int, str]) -> bool:
+    return isinstance(record, Image) and record.tar is not None and record.tar.seq not in tar_keys

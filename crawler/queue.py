@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Self
 
+import structlog
 from scrapy import Request, Spider
 from scrapy.core.scheduler import BaseScheduler
 from scrapy.crawler import Crawler
 
+from core.errors import Unavailable
 from core.urls import registrable_domain
 from crawler.cycle import Cycle
 from crawler.frontier import Task
@@ -20,6 +22,8 @@ from crawler.rulebook import Rulebook
 
 MAX_UNSTORED = 4
 """Closings of a session that may wait for the store before its crawl waits too."""
+
+log = structlog.get_logger()
 
 
 class Dispatcher:
@@ -31,7 +35,7 @@ class Dispatcher:
         self._may = may
         self._monotonic = monotonic
         self._heap: list[tuple[float, str]] = []
-        self._queued: set[str] = set()
+        self._queued: dict[str, float] = {}
         self._turns: dict[str, deque[Cycle]] = {}
         self._held_until = 0.0
         self.wanted: set[str] = set()
@@ -46,17 +50,21 @@ class Dispatcher:
             self.wake(domain)
 
     def leave(self, cycle: Cycle) -> None:
-        for turns in self._turns.values():
+        for domain, turns in list(self._turns.items()):
             if cycle in turns:
                 turns.remove(cycle)
+            if not turns:
+                del self._turns[domain]
 
     def in_use(self, domain: str) -> bool:
-        """Whether a running cycle has work there."""
-        return any(cycle.frontier.waits_for(domain) or cycle.in_flight for cycle in self._turns.get(domain, ()))
+        """Whether a request to it is on its way, or a running cycle has work there."""
+        waits = any(cycle.frontier.waits_for(domain) for cycle in self._turns.get(domain, ()) if not cycle.ending)
+        return waits or self._politeness.clock(domain).in_flight > 0
 
     def wake(self, domain: str, at: float = 0.0) -> None:
-        if domain not in self._queued:
-            self._queued.add(domain)
+        """Looks at the domain at `at` (monotonic), or before if somebody else wants it."""
+        if at < self._queued.get(domain, float("inf")):
+            self._queued[domain] = at
             heapq.heappush(self._heap, (at, domain))
 
     def next_time(self) -> float | None:
@@ -73,12 +81,21 @@ class Dispatcher:
         if now < self._held_until:
             return None
         while self._heap and self._heap[0][0] <= now:
-            _, domain = heapq.heappop(self._heap)
-            self._queued.discard(domain)
+            at, domain = heapq.heappop(self._heap)
+            if self._queued.get(domain) != at:  # it was woken earlier than that
+                continue
+            del self._queued[domain]
             if not self._may(domain):
                 self.wanted.add(domain)
-            elif picked := self._pick(domain, now):
-                return picked
+                continue
+            try:
+                if picked := self._pick(domain, now):
+                    return picked
+            except Unavailable as error:  # what is skipped could not be written down
+                log.error("crawler.disk", code=error.code, details=error.details)
+                self.wake(domain)
+                self.hold(now + error.retry_after)
+                return None
         return None
 
     def _pick(self, domain: str, now: float) -> tuple[Cycle, Task] | None:

@@ -19,7 +19,11 @@ from crawler.publish import Closing, LocalSegment
 def recover(
     services: Services, held: Held, session: CrawlSession, left: Sequence[Entry], folder: Path
 ) -> tuple[Frontier, Progress, Closing | None]:
-    """The frontier and progress of a running cycle, and a closing of what only this disk holds (to be journalled again, stored first)."""
+    """The frontier and progress of a running cycle, and a closing of what only this disk holds (to be stored first).
+
+    The closing holds the local records under the numbers that they have, also those that do not count: until it is stored the local journal
+    stays as it is, and whoever is killed before finds the same again.
+    """
     with services.database.read() as tx:
         rows = crawls.segments_of(tx, session.id, session.cycle_count)
     frontier, progress = Frontier(), Progress()
@@ -35,23 +39,31 @@ def recover(
     for _, piece in pieces:
         progress.records = piece.first + len(piece.records)
     ours = _ours(rows, left, held)
-    tail = [entry.record for entry in left if entry.number >= progress.records and ours(entry.epoch)]
+    tail = _following((entry for entry in left if ours(entry.epoch)), progress.records)
     mine = [record for epoch, piece in pieces if ours(epoch) for record in piece.records] + tail
     local = _adopt(_ends(mine, stored), session, folder)
     for epoch, piece in pieces:
         _pass_by(progress, piece.records)
         _learn(frontier, progress, counted(piece.records, stored | local.keys() if ours(epoch) else stored))
     _pass_by(progress, tail)
-    kept = tuple(counted(tail, stored | local.keys()))
-    announcements = _learn(frontier, progress, kept)
+    announcements = _learn(frontier, progress, counted(tail, stored | local.keys()))
     frontier.settle()
-    if not kept and not local:
+    if not tail and not local:
         return frontier, progress, None
     segments = tuple(LocalSegment(kind, seq, path) for (kind, seq), path in sorted(local.items()))
-    closing = Closing(progress.next_seq["journal"], Piece(progress.records, kept), segments, tuple(announcements))
+    closing = Closing(progress.next_seq["journal"], Piece(progress.records, tuple(tail)), segments, tuple(announcements))
     progress.next_seq["journal"] += 1
-    progress.records += len(kept)
+    progress.records += len(tail)
     return frontier, progress, closing
+
+
+def _following(left: Iterable[Entry], first: int) -> list[Record]:
+    """The local records behind the stored ones, up to the first gap."""
+    found: list[Record] = []
+    for entry in left:
+        if entry.number == first + len(found):
+            found.append(entry.record)
+    return found
 
 
 def journal_rows(rows: Iterable[Segment]) -> list[Segment]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from logging import ERROR, INFO
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -28,7 +30,7 @@ from crawler.cycle import MAX_HOPS, Cycle, Progress
 from crawler.exchange import DownloadError, Exchange
 from crawler.frontier import Frontier, Task
 from crawler.holdings import TTL, Holdings
-from crawler.journal import Entry, Journal
+from crawler.journal import Journal
 from crawler.politeness import Politeness
 from crawler.publish import Closing
 from crawler.queue import Dispatcher
@@ -44,6 +46,10 @@ LOOK: Final = 1.0
 REFUSED_FOR: Final = 2.0
 """Seconds before a lease that somebody else has is asked for again."""
 DRAIN: Final = 20.0
+FULL_FOR: Final = 5.0
+"""Seconds after which a full disk is tried again."""
+RECORD_BYTES: Final = 1 << 20
+"""What the records of an answer take at most, beside the links of a page."""
 BACK_OFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 log = structlog.get_logger()
@@ -74,6 +80,9 @@ class Worker:
         self._refused_until: dict[str, float] = {}
         self._news = threading.Event()
         self._draining = False
+        self._tidied = False
+        self._looking = asyncio.Lock()
+        self._opening = ""
         self.cycles: dict[int, Cycle] = {}
         self.holdings = Holdings(services, name)
         self.dispatcher = Dispatcher(self._politeness, self._rulebook, self.holdings.may, services.clock.monotonic)
@@ -101,8 +110,7 @@ class Worker:
         if not engine.done():
             await crawler.stop_async()
         await engine
-        for domain in self.holdings.domains():
-            await self._thread(self.holdings.release, domain)
+        await self._release(self.holdings.domains())
         self._journal.close()
         self._threads.shutdown()
 
@@ -128,24 +136,64 @@ class Worker:
 
     def _listen(self) -> None:
         """`sessions` messages only hurry the next look at the database, which is the truth."""
-        follower = self._services.bus.follow(SESSIONS, "latest")
         while not self._stop.is_set():
-            if follower.poll(0.5):
-                self._news.set()
-        follower.close()
+            try:
+                with contextlib.closing(self._services.bus.follow(SESSIONS, "latest")) as follower:
+                    while not self._stop.is_set():
+                        if follower.poll(0.5):
+                            self._news.set()
+            except Unavailable as error:
+                log.warning("crawler.listen_failed", code=error.code, details=error.details)
+                self._stop.wait(LOOK)
 
     # --- sessions come
 
     async def _look(self) -> None:
-        """Begins what waits; ends what was paused or deleted."""
-        if self._draining:
-            return
-        waiting = await self._thread(self._waiting)
-        for session in waiting:
-            if session.id not in self.cycles and self._services.clock.monotonic() >= self._refused_until.get(session.domain, 0.0):
-                await self._begin(session)
-        for cycle in list(self.cycles.values()):
-            await self._check(cycle)
+        """Begins what waits; ends what was paused or deleted. One look at a time: no session may begin twice."""
+        async with self._looking:
+            if not self._tidied:
+                await self._tidy()
+            for cycle in list(self.cycles.values()):
+                await self._check(cycle)
+            for session in await self._thread(self._waiting):
+                if not self._draining and session.id not in self.cycles and self._is_time(session.domain):
+                    await self._try(session)
+
+    async def _tidy(self) -> None:
+        """What an earlier process left of cycles that are over is of no use any more."""
+        for key in await self._thread(self._over):
+            self._journal.left.pop(key, None)
+            self._journal.cover(*key)
+            for path in self._folder.glob(f"{key[0]}-{key[1]}-*"):
+                path.unlink(missing_ok=True)
+        self._tidied = True
+
+    def _over(self) -> list[tuple[int, int]]:
+        files = (path.name.split("-", 2) for path in self._folder.glob("*-*-*"))
+        keys = {*self._journal.left, *((int(session), int(cycle)) for session, cycle, _ in files)}
+        with self._services.database.read() as tx:
+            return [key for key in sorted(keys) if crawls.is_over(tx, *key)]
+
+    def _is_time(self, domain: str) -> bool:
+        return self._services.clock.monotonic() >= self._refused_until.get(domain, 0.0)
+
+    def _refused(self, domain: str) -> None:
+        self._refused_until[domain] = self._services.clock.monotonic() + REFUSED_FOR
+
+    async def _try(self, session: CrawlSession) -> None:
+        """A session that cannot begin does not keep the others waiting."""
+        self._opening = session.domain
+        try:
+            await self._begin(session)
+        except (Conflict, NotFound) as error:
+            missing = isinstance(error, ObjectMissing)
+            log.log(ERROR if missing else INFO, "crawler.not_begun", session=session.id, code=error.code, reason=error.details)
+            self._refused(session.domain)
+        except Exception as error:
+            log.error("crawler.not_begun", session=session.id, kind=type(error).__name__, reason=str(error))
+            self._refused(session.domain)
+        finally:
+            self._opening = ""
 
     def _waiting(self) -> list[CrawlSession]:
         with self._services.database.read() as tx:
@@ -154,24 +202,18 @@ class Worker:
 
     async def _begin(self, session: CrawlSession) -> None:
         mine = self.holdings.held(session.domain)
-        held = mine or await self._thread(self.holdings.acquire, session.domain)
+        held = await self._thread(self.holdings.acquire, session.domain)
         if held is None:
-            self._refused_until[session.domain] = self._services.clock.monotonic() + REFUSED_FOR
+            self._refused(session.domain)
             return
-        if mine is None and held.epoch > 1:
-            self._politeness.taken_over(session.domain, self._services.clock.monotonic(), session.download_delay)
-        try:
-            cycle, closing = await self._thread(self._open_cycle, held, session.id)
-        except (Conflict, NotFound) as error:
-            log.info("crawler.not_begun", session=session.id, reason=error.details)
-            return
-        if self._journal.left.pop(cycle.key, None):
-            self._journal.cover(*cycle.key)
-        if closing is not None:
-            for number, record in enumerate(closing.piece.records, closing.piece.first):
-                self._journal.append(Entry(*cycle.key, held.epoch, number, record))
-            self._start_storing(cycle, closing)
+        self._wait_out(session.domain, mine, held, session.download_delay)
+        cycle, closing = await self._thread(self._open_cycle, held, session.id)
+        self._journal.left.pop(cycle.key, None)
         self.cycles[session.id] = cycle
+        if closing is not None:
+            self._start_storing(cycle, closing)
+        for site, rules in self._rulebook.known():
+            self._slow_down(site, rules, cycle)
         log.info("crawler.cycle_running", session=session.id, cycle=cycle.key[1], epoch=held.epoch, waiting=cycle.frontier.waiting)
         self.dispatcher.join(cycle)
         self.poke()
@@ -215,29 +257,44 @@ class Worker:
         for domain in await self._thread(self.holdings.renew):
             for cycle in [cycle for cycle in self.cycles.values() if cycle.session.domain == domain]:
                 self._lose(cycle, "lease lost")
-        for domain in self.holdings.domains():
-            if not self.dispatcher.in_use(domain) and all(cycle.session.domain != domain for cycle in self.cycles.values()):
-                await self._thread(self.holdings.release, domain)
+        in_use = {self._opening, *(cycle.session.domain for cycle in self.cycles.values())}
+        await self._release([domain for domain in self.holdings.domains() if domain not in in_use and not self.dispatcher.in_use(domain)])
+
+    async def _release(self, domains: Iterable[str]) -> None:
+        """A lease that cannot be given back runs out."""
+        for domain in domains:
+            if domain != self._opening:
+                try:
+                    await self._thread(self.holdings.release, domain)
+                except FiligraneError as error:
+                    log.warning("crawler.release_failed", domain=domain, code=error.code, details=error.details)
 
     async def _want(self) -> None:
         """Takes leases on image hosts for which work waits; who finds one taken goes on with the rest and asks again."""
-        now = self._services.clock.monotonic()
-        for domain in [domain for domain in self.dispatcher.wanted if now >= self._refused_until.get(domain, 0.0)]:
-            self.dispatcher.wanted.discard(domain)
+        for domain in [domain for domain in self.dispatcher.wanted if self._is_time(domain)]:
+            if not self.dispatcher.in_use(domain):  # the cycle that wanted it is over
+                self.dispatcher.wanted.discard(domain)
+                continue
+            mine = self.holdings.held(domain)
             held = await self._thread(self.holdings.acquire, domain)
             if held is None:
-                self._refused_until[domain] = now + REFUSED_FOR
-                self.dispatcher.wanted.add(domain)
+                self._refused(domain)
                 continue
-            if held.epoch > 1:
-                self._politeness.taken_over(domain, self._services.clock.monotonic(), self.dispatcher.delay(domain))
+            self.dispatcher.wanted.discard(domain)
+            self._wait_out(domain, mine, held, self.dispatcher.delay(domain))
             self.dispatcher.wake(domain)
             self.poke()
 
+    def _wait_out(self, domain: str, before: Held | None, held: Held, delay: float) -> None:
+        """Another holder may have sent a request a moment ago."""
+        if held.epoch > (before.epoch if before else 1):
+            self._politeness.taken_over(domain, self._services.clock.monotonic(), delay)
+
     def _lose(self, cycle: Cycle, reason: str) -> None:
         """Nothing more of this cycle is done here."""
-        if self.cycles.pop(cycle.session.id, None) is None:
+        if self.cycles.get(cycle.session.id) is not cycle:
             return
+        del self.cycles[cycle.session.id]
         log.warning("crawler.cycle_lost", session=cycle.session.id, cycle=cycle.key[1], reason=reason)
         cycle.ending = reason
         self.dispatcher.leave(cycle)
@@ -251,7 +308,8 @@ class Worker:
         requests_total.labels(task.kind, str(exchange.status)).inc()
         if not self._is_over(cycle, task, exchange.answered_at):
             return
-        if self._file(cycle, task, partial(cycle.answered, task, exchange)) and task.kind == "robots":
+        room = RECORD_BYTES + (0 if task.kind == "image" else 4 * len(exchange.decoded))
+        if self._file(cycle, task, partial(cycle.answered, task, exchange), room) and task.kind == "robots":
             self._learn_robots(cycle, task, exchange)
         self._after(cycle)
 
@@ -266,7 +324,7 @@ class Worker:
         refused = isinstance(error, AddressRefused)
         if self._file(cycle, task, partial(cycle.refuse if refused else cycle.failed, task, reason)) and task.kind == "robots":
             # behind a refused address each URL is then refused by itself, and counted
-            self._set_robots(task, Robots.allow_all() if refused else Robots.from_answer(None, b""))
+            self._set_robots(cycle, task, Robots.allow_all() if refused else Robots.from_answer(None, b""))
         self._after(cycle)
 
     def _is_over(self, cycle: Cycle, task: Task, answered_at: float) -> bool:
@@ -276,15 +334,15 @@ class Worker:
             self._rulebook.forget(origin(task.url))
         return self.cycles.get(cycle.session.id) is cycle
 
-    def _file(self, cycle: Cycle, task: Task, call: Callable[[], None]) -> bool:
+    def _file(self, cycle: Cycle, task: Task, call: Callable[[], None], room: int = RECORD_BYTES) -> bool:
         """Journals what `call` does. With a full disk nothing is written: the task waits again, and so does everybody for a while."""
         try:
-            self._journal.reserve()
+            self._journal.reserve(room)
             call()
         except Unavailable as error:
             log.error("crawler.disk", code=error.code, details=error.details)
             cycle.put_back(task)
-            self.dispatcher.hold(self._services.clock.monotonic() + error.retry_after)
+            self.dispatcher.hold(self._services.clock.monotonic() + min(error.retry_after, FULL_FOR))
             return False
         except Exception:
             log.exception("crawler.answer_failed", session=cycle.session.id, url=task.address)
@@ -296,14 +354,17 @@ class Worker:
         if target and task.hops < MAX_HOPS // 2 and registrable_domain(target) == registrable_domain(task.url):
             cycle.frontier.follow(task, target)
         else:
-            self._set_robots(task, Robots.from_answer(exchange.status, exchange.decoded))
+            self._set_robots(cycle, task, Robots.from_answer(exchange.status, exchange.decoded))
 
-    def _set_robots(self, task: Task, rules: Robots) -> None:
+    def _set_robots(self, cycle: Cycle, task: Task, rules: Robots) -> None:
         self._rulebook.learn(origin(task.url), rules)
-        domain = registrable_domain(task.url)
-        clock = self._politeness.clock(domain)
-        clock.crawl_delay = max(clock.crawl_delay, rules.crawl_delay(AGENT) or 0.0)
-        self.dispatcher.wake(domain)
+        for other in (cycle, *self.cycles.values()):
+            self._slow_down(task.url, rules, other)
+        self.dispatcher.wake(registrable_domain(task.url))
+
+    def _slow_down(self, url: str, rules: Robots, cycle: Cycle) -> None:
+        clock = self._politeness.clock(registrable_domain(url))
+        clock.crawl_delay = max(clock.crawl_delay, rules.crawl_delay(cycle.agent) or 0.0)
 
     def _after(self, cycle: Cycle) -> None:
         self.dispatcher.join(cycle)
@@ -321,7 +382,7 @@ class Worker:
                 self._close(cycle)
             self._maybe_end(cycle)
         self._journal.sync()
-        if self._news.is_set():
+        if self._news.is_set() and not self._looking.locked():
             self._news.clear()
             self._spawn(self._look())
 
@@ -376,9 +437,9 @@ class Worker:
         try:
             await self._thread(publish.send, self._services, cycle.session, closing, dict(cycle.progress.tar_keys))
             sends_total.labels("sent").inc()
-        except (FiligraneError, OSError) as error:
+        except Exception as error:  # whatever it is: the piece is stored, and what comes after it goes on
             sends_total.labels("left to heal").inc()
-            log.warning("crawler.send_failed", session=cycle.session.id, piece=closing.seq, error=str(error))
+            log.warning("crawler.send_failed", session=cycle.session.id, piece=closing.seq, kind=type(error).__name__, error=str(error))
 
     # --- cycles end
 
@@ -398,16 +459,23 @@ class Worker:
             await asyncio.sleep(TICK)
         if cycle.lost:
             return
-        cycle.skip_rest(cycle.ending)
+        while not cycle.lost:
+            try:
+                cycle.skip_rest(cycle.ending)
+            except Unavailable as error:
+                log.error("crawler.disk", code=error.code, details=error.details)
+                await asyncio.sleep(min(error.retry_after, FULL_FOR))
+            else:
+                break
         self._close(cycle, everything=True)
         while cycle.unstored and not cycle.lost:
             await asyncio.sleep(TICK)
         async with cycle.storing:
             args = (self._services, cycle.held, cycle.session, cycle.frontier, self._folder)
             state = await self._until_done(cycle, "finish", artifacts.finish, *args)
-        if state is None:
+        if state is None or self.cycles.get(cycle.session.id) is not cycle:
             return
-        self.cycles.pop(cycle.session.id, None)
+        del self.cycles[cycle.session.id]
         self.dispatcher.leave(cycle)
         self._journal.cover(*cycle.key)
         pages, images = cycle.frontier.counts()

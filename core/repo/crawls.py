@@ -149,6 +149,14 @@ def begin_cycle(tx: Session, held: Held, session_id: int, now: datetime) -> Craw
     return session
 
 
+def is_over(tx: Session, session_id: int, cycle: int) -> bool:
+    """Whether nobody will go on with the cycle: it has its batch, or its session is deleted."""
+    session = tx.get(CrawlSession, session_id)
+    if session is None or session.deleted or session.cycle_count != cycle:
+        return True
+    return _batch_of(tx, session) is not None
+
+
 def _batch_of(tx: Session, session: CrawlSession) -> int | None:
     return tx.scalar(select(Batch.id).where(Batch.session_id == session.id, Batch.crawl_cycle == session.cycle_count))
 

@@ -20,6 +20,7 @@ from crawler.frontier import Frontier, encode_snapshot
 from crawler.journal import Image, Page, Record, Skip, counted, decode_piece
 from crawler.publish import http_date
 from crawler.recover import journal_rows
+from crawler.robots import UNREACHABLE
 
 GZIP: Final = "application/gzip"
 
@@ -215,13 +216,16 @@ def skipped_rows(records: Iterable[Record]) -> Iterator[dict[str, csvlog.Value]]
 def judge(start_urls: Sequence[str], records: Iterable[Record]) -> tuple[str, str | None]:
     """(state, reason) of the cycle: failed when no page of the site could be read, with what the start URL said."""
     said: dict[str, str] = {}
+    robots = ""
     for record in records:
         if isinstance(record, Page) and not record.robots:
             if record.outcome in ("fetched", "truncated") and (record.status or 999) < 300:
                 return "done", None
             said[record.url] = _said(record)
+        elif isinstance(record, Page):
+            robots = _said(record)
         elif isinstance(record, Skip) and not record.image:
-            said.setdefault(record.url, f"not requested: {record.reason}")
+            said.setdefault(record.url, f"not requested: {record.reason}" + (f", {robots}" if record.reason == UNREACHABLE else ""))
     return "failed", "; ".join(f"{url}: {said.get(url, 'not reached')}" for url in start_urls)
 
 

@@ -13,6 +13,8 @@ MAX_DELAY: Final = 300.0
 """Seconds: a longer Crawl-delay counts as this one, so that a typing error does not end the crawl of a site."""
 RETRY_AFTER: Final = 600.0
 """Seconds until a robots.txt that could not be had is asked for again."""
+UNREACHABLE: Final = "robots unreachable"
+"""Why a URL is not requested when its robots.txt could not be had."""
 _REMEMBERED: Final = 4096
 
 
@@ -50,7 +52,7 @@ class Robots:
             2xx: what it says. 3xx (too many hops) and 4xx: everything is allowed. 5xx, 429 and no answer: nothing is, until asked again.
         """
         if status is None or status >= 500 or status == 429:
-            return cls(None, refusal="robots unreachable", retry_after=RETRY_AFTER)
+            return cls(None, refusal=UNREACHABLE, retry_after=RETRY_AFTER)
         return cls.parse(body) if 200 <= status < 300 else cls.allow_all()
 
     def allowed(self, url: str, agent: str) -> bool:

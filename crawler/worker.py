@@ -297,6 +297,7 @@ class Worker:
         del self.cycles[cycle.session.id]
         log.warning("crawler.cycle_lost", session=cycle.session.id, cycle=cycle.key[1], reason=reason)
         cycle.ending = reason
+        self._let_go(cycle)
         self.dispatcher.leave(cycle)
         cycle.drop()
         self._journal.cover(*cycle.key)
@@ -353,6 +354,7 @@ class Worker:
         target = cycle.robots_redirect(task, exchange)
         if target and task.hops < MAX_HOPS // 2 and registrable_domain(target) == registrable_domain(task.url):
             cycle.frontier.follow(task, target)
+            self._rulebook.ask(origin(task.url))  # still: nobody else needs to
         else:
             self._set_robots(cycle, task, Robots.from_answer(exchange.status, exchange.decoded))
 
@@ -443,6 +445,13 @@ class Worker:
 
     # --- cycles end
 
+    def _let_go(self, cycle: Cycle) -> None:
+        """A robots.txt that moved and that the cycle does not follow any more is for others to ask for."""
+        for task in cycle.frontier.unfinished():
+            if task.kind == "robots":
+                self._rulebook.forget(origin(task.url))
+                self.dispatcher.wake(registrable_domain(task.address))
+
     def _maybe_end(self, cycle: Cycle) -> None:
         if not cycle.ending and not self._draining:
             if cycle.elapsed >= cycle.session.crawl_delay:
@@ -459,6 +468,7 @@ class Worker:
             await asyncio.sleep(TICK)
         if cycle.lost:
             return
+        self._let_go(cycle)
         while not cycle.lost:
             try:
                 cycle.skip_rest(cycle.ending)

@@ -22,7 +22,7 @@ from matcher.copies.features import Fingerprint, FingerprintInvalid
 from matcher.copies.index import CopyIndex
 from matcher.watermark.keys import Registration, RegistrationInvalid
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 _UNREADABLE: Final = telemetry.counter(
     "filigrane_matcher_unreadable_objects", "Stored fingerprints or registrations that could not be read", ["kind"]
 )

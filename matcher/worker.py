@@ -50,7 +50,7 @@ _POLL_SECONDS: Final = 0.5
 _RETRYABLE: Final = "decoder_died"
 
 T = TypeVar("T")
-log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 _IMAGES: Final = telemetry.counter("filigrane_matcher_images", "Messages of images, by what became of them", ["outcome"])
 _SEARCHES: Final = telemetry.counter("filigrane_matcher_searches", "Searches, by what became of them", ["outcome"])
 _MATCHES: Final = telemetry.counter("filigrane_matcher_matches", "Matches recorded for the first time")

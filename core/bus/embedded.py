@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import re
 import threading
 import time
@@ -13,6 +12,8 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
+
+import structlog
 
 from core import events
 from core.bus import Outgoing, retention
@@ -25,7 +26,7 @@ _TRIM_EVERY: Final = 3600.0  # seconds
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _INSERT: Final = "INSERT OR REPLACE INTO log (topic, partition, key, value, headers, published, compacted) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 _Row = tuple[str, int, str, bytes, str, float, int]
 
@@ -146,7 +147,7 @@ class EmbeddedBus:
             for topic in topics:
                 self.trim(topic, before)
         except Unavailable as error:  # what was published is safe; the next time will do
-            logger.warning("the bus could not drop old messages", extra={"details": error.details})
+            log.warning("bus.trim_failed", details=error.details)
 
 
 class _Writer:

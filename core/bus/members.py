@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Final
+
+import structlog
 
 from core.bus import Message, liveness
 from core.bus.sqlite import Connection, News
@@ -22,7 +23,7 @@ from core.errors import Unavailable
 
 _BEAT: Final = 1.0  # seconds between two renewals at most; they cost no sync
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 
 class _Reader:
@@ -188,7 +189,7 @@ class EmbeddedConsumer(_Reader):
 
     def _note_fenced(self, partition: int) -> None:
         self.fenced += 1
-        logger.warning("commit came too late, the partition has another member", extra={"topic": self._topic, "partition": partition})
+        log.warning("bus.commit_too_late", topic=self._topic, partition=partition)
 
 
 def share(partitions: int, members: int, rank: int) -> int:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlencode
 
+from core.disk import sync_folder, write_all
 from core.errors import Corrupt, Forbidden, InvalidInput, ObjectMissing, Unavailable
 from core.objectstore import ObjectInfo
 
@@ -141,7 +142,7 @@ class FolderStore:
             temporary = Path(file.name)
             try:
                 for piece in pieces:
-                    _write(file.fileno(), piece)
+                    write_all(file.fileno(), piece)
                 os.fsync(file.fileno())
                 info = _info(key, os.fstat(file.fileno()))
                 if length is not None and info.length != length:
@@ -171,7 +172,7 @@ class FolderStore:
         """Up to the root, since another process may just have made any of them; a folder without news costs microseconds."""
         while True:
             with suppress(FileNotFoundError):
-                _sync_folder(folder)
+                sync_folder(folder)
             if folder == self._objects:
                 return
             folder = folder.parent
@@ -242,17 +243,3 @@ def _pieces(path: Path, offset: int = 0, length: int | None = None) -> Iterator[
         while piece := file.read(PIECE if length is None else min(PIECE, length)):
             length = None if length is None else length - len(piece)
             yield piece
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from core.disk import sync_folder, write_all
 from core.errors import Unavailable
 
 _sync_data = getattr(os, "fdatasync", os.fsync)
@@ -26,7 +27,7 @@ class SegmentFile:
             self._file = path.open("ab", buffering=0)
             self._size = path.stat().st_size
             if new:
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
         except OSError as error:
             raise _unavailable("open", path, error) from error
 
@@ -46,7 +47,7 @@ class SegmentFile:
         """
         start = self._size
         try:
-            self._size += self._write(b"".join(pieces))
+            self._size += write_all(self._file.fileno(), b"".join(pieces))
         except OSError as error:
             self._take_back(start)
             raise _unavailable("write", self.path, error) from error
@@ -77,21 +78,6 @@ class SegmentFile:
             os.ftruncate(self._file.fileno(), size)
         except OSError:
             self.close()
-
-    def _write(self, data: bytes) -> int:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file.fileno(), view) :]
-        return len(data)
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file survives the loss of power only with its folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unavailable(what: str, path: Path, error: OSError) -> Unavailable:

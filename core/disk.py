@@ -1,0 +1,23 @@
+"""What it takes that bytes are on the disk, and stay there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_all(descriptor: int, data: bytes) -> int:
+    """Writes all of the bytes, however many the system takes at a time; their number. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    return len(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns when the names in the folder survive the loss of power: a new file does so only with its folder. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

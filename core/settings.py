@@ -14,6 +14,7 @@ from typing import Annotated, Final
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from core.disk import sync_folder
 from core.errors import InvalidInput
 
 PREFIX: Final = "FILIGRANE_"
@@ -43,11 +44,6 @@ class Settings(BaseSettings):
     )
     allow_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(), description="Networks (CIDR, with commas) that crawling and remote URLs may reach although they are private."
-    )
-    topic_prefix: str = Field(
-        default="",
-        pattern=r"^[A-Za-z0-9._-]{0,100}$",
-        description="Put before each topic's name on a shared bus; the local one needs none.",
     )
     topic_partitions: int = Field(default=8, ge=1, le=1024, description="Partitions of each topic.")
     segment_seconds: float = Field(
@@ -100,11 +96,7 @@ def _drawn_secret(path: Path) -> bytes:
     with suppress(FileExistsError):  # whoever comes first has drawn it
         os.link(draft, path)
     Path(draft).unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # tokens that were given out must outlive a loss of power
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)  # tokens that were given out must outlive a loss of power
     return path.read_bytes()
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import secrets
 from typing import Final, NamedTuple
 
-from core.errors import InvalidImage
 from core.imageinfo import image_info
 from core.repo import media
 from core.repo.media import PictureDraft
 from core.services import Services
 from matcher.copies.features import fingerprint
 from matcher.decode import DECODED_SIDE, decode, shrunk
-from matcher.pixels import U8, jpeg, pixel_hash
+from matcher.pixels import jpeg, pixel_hash
 from matcher.watermark.keys import Registration
 
 PREVIEW_SIDE: Final = 1280
@@ -41,25 +40,11 @@ class Registered(NamedTuple):
 def prepare(data: bytes) -> PreparedPicture:
     """Everything that takes processor time; for `Decoders.run`. Raises InvalidImage, UnsupportedMedia."""
     rgb, size = decode(data)
-    return _prepared(rgb, size, pixel_hash(rgb).hex(), image_info(data).credit)
-
-
-def prepare_registration(data: bytes) -> PreparedPicture:
-    """Like `prepare`, of a registration's bytes: the picture is the small one that it carries. Raises InvalidImage."""
-    try:
-        registration = Registration.from_bytes(data)
-    except ValueError as error:
-        raise InvalidImage(str(error), code="registration_invalid") from error
-    rgb, _ = decode(registration.small)
-    return _prepared(rgb, (registration.width, registration.height), registration.pixel_hash.hex(), None)
-
-
-def _prepared(rgb: U8, size: tuple[int, int], hashed: str, credit: str | None) -> PreparedPicture:
     preview = shrunk(rgb, PREVIEW_SIDE)
     return PreparedPicture(
-        hashed,
+        pixel_hash(rgb).hex(),
         *size,
-        credit,
+        image_info(data).credit,
         fingerprint(shrunk(rgb, DECODED_SIDE), size).to_bytes(),
         jpeg(preview, _QUALITY),
         jpeg(shrunk(preview, THUMBNAIL_SIDE), _QUALITY),

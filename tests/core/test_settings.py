@@ -35,7 +35,6 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         ("BUS_URL", "local:elsewhere", "only local:"),
         ("PUBLIC_URL", "pictures.example", "should match"),
         ("SECRET_KEY", "pass@short", "16 characters"),
-        ("TOPIC_PREFIX", "a b", "should match"),
         ("SEGMENT_SECONDS", "inf", "finite"),
         ("ALLOW_NETWORKS", "127.0.0.1/8", "has host bits set"),
         ("SEGMENT_SECONDS", "0", "greater than 0"),

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from core.errors import Forbidden, InvalidImage
+from core.errors import Forbidden
 from core.models import Picture
 from core.services import Services
 from matcher.copies.features import Fingerprint
 from matcher.decode import decode
-from matcher.registrar import PREVIEW_SIDE, THUMBNAIL_SIDE, prepare, prepare_registration, register
+from matcher.registrar import PREVIEW_SIDE, THUMBNAIL_SIDE, prepare, register
 from matcher.watermark.embed import embed
 from tests.matcher.pictures import encoded, photo
 from tests.matcher.world import World
@@ -37,15 +37,6 @@ def test_the_same_pixels_are_one_picture_with_two_registrations(services: Servic
     assert sorted(r.key_id for r in picture.registrations) == sorted(["", registration.key_id])
     assert picture.pixel_hash == registration.pixel_hash.hex()
     Fingerprint.from_bytes(services.store.get(picture.fingerprint_key))
-
-
-def test_a_registration_prepares_the_same_picture() -> None:
-    _, registration = embed(photo(1, 800, 600))
-    prepared = prepare_registration(registration.to_bytes())
-    assert prepared.pixel_hash == prepare(encoded(photo(1, 800, 600), "PNG")).pixel_hash
-    assert (prepared.width, prepared.height) == (800, 600)
-    with pytest.raises(InvalidImage):
-        prepare_registration(b"no registration")
 
 
 def test_a_path_of_somebody_else_is_refused(services: Services) -> None:

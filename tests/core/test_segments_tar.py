@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import shutil
 import string
 import subprocess
 import tarfile
@@ -85,17 +84,14 @@ def test_a_file_that_is_gone_is_cut_to_nothing(tmp_path: Path) -> None:
     assert cut(tmp_path / "absent.tar", 100) == 0
 
 
-@pytest.mark.parametrize("program", ["tar", "bsdtar"])
-def test_other_programs_read_it(tmp_path: Path, program: str) -> None:
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
+def test_another_program_reads_it(tmp_path: Path) -> None:
     files = [(f"{number:064x}.jpg", os.urandom(number * 100), number) for number in range(20)]
     write(tmp_path / "one", files[:10])
     write(tmp_path / "two", files[10:])
     archive = tmp_path / "images.tar"
     archive.write_bytes((tmp_path / "one").read_bytes() + (tmp_path / "two").read_bytes() + TRAILER)
     (target := tmp_path / "out").mkdir()
-    done = subprocess.run([program, "-xf", str(archive), "-C", str(target)], check=True, capture_output=True, text=True)
+    done = subprocess.run(["tar", "-xf", str(archive), "-C", str(target)], check=True, capture_output=True, text=True)
     assert done.stderr == ""
     assert {path.name: path.read_bytes() for path in target.iterdir()} == {name: data for name, data, _ in files}
 

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -13,8 +14,9 @@ import structlog
 
 from core import events
 from core.bus import Follower, Outgoing
-from core.errors import FiligraneError, Unavailable
-from core.events import RESULTS, SEARCHES, MessageInvalid, SearchAnswered, SearchAsked
+from core.errors import FiligraneError, InvalidInput, Unavailable, UnsupportedMedia
+from core.events import RESULTS, SEARCHES, MessageInvalid, SearchAnswered, SearchAsked, SearchHit
+from core.models import Account
 from core.services import Services
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 IN_FLIGHT: Final = 16
 """Searches of this process that wait at the same time; the next one is told to come again."""
 _POLL: Final = 0.25
+_FAILURES: Final[dict[str, type[FiligraneError]]] = {kind.default_code: kind for kind in (FiligraneError, UnsupportedMedia, Unavailable)}
+"""What a matcher's error is besides wrong input."""
 
 _log = structlog.get_logger()
 
@@ -31,25 +35,62 @@ class Answers:
     """Asks and waits. Thread-safe; begins to listen with the first question."""
 
     def __init__(self, services: Services) -> None:
-        self.process = uuid4().hex
+        self._process = uuid4().hex
         self._services = services
         self._lock = threading.Lock()
-        self._room = threading.BoundedSemaphore(IN_FLIGHT)
+        self._places = threading.BoundedSemaphore(IN_FLIGHT)
         self._waiting: dict[str, Future[SearchAnswered]] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def search(
+        self, account: Account, data: bytes, *, transform: str, similar: bool, patience: timedelta, request_id: str | None = None
+    ) -> tuple[SearchHit, ...]:
+        """Asks which of the account's pictures the bytes show. They are in the store only until the answer is here.
+
+        Raises:
+            InvalidInput, UnsupportedMedia: the matcher could not search with these bytes.
+            Unavailable: too many searches at the same time, or no answer within `patience`.
+        """
+        search_id = uuid4().hex
+        question = SearchAsked(
+            search=search_id,
+            account=account.id,
+            registry_version=account.registry_version,
+            key=f"queries/{search_id}",
+            transform=transform,
+            similar=similar,
+            deadline=self._services.clock.now() + patience,
+            reply_to=self._process,
+            request_id=request_id or search_id,
+        )
+        with self._place():
+            self._services.store.put(question.key, data)
+            try:
+                answer = self._ask(question)
+            finally:
+                self._services.store.delete([question.key])
+        if answer.error_code is not None:
+            kind = _FAILURES.get(answer.error_code, InvalidInput)
+            raise kind(answer.error_details or "the picture could not be searched with", code=answer.error_code)
+        return answer.hits
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(10)
+
     @contextmanager
-    def room(self) -> Iterator[None]:
+    def _place(self) -> Iterator[None]:
         """Holds a place for one search. Raises Unavailable when all are taken."""
-        if not self._room.acquire(blocking=False):
+        if not self._places.acquire(blocking=False):
             raise Unavailable("too many searches at the same time", code="searches_busy", retry_after=2)
         try:
             yield
         finally:
-            self._room.release()
+            self._places.release()
 
-    def ask(self, question: SearchAsked) -> SearchAnswered:
+    def _ask(self, question: SearchAsked) -> SearchAnswered:
         """Publishes the question and waits for its answer until its deadline. Raises Unavailable: none came."""
         self._listen()
         future: Future[SearchAnswered] = Future()
@@ -61,11 +102,6 @@ class Answers:
             raise Unavailable("the search was not answered in time", code="search_timeout", retry_after=5) from error
         finally:
             self._waiting.pop(question.search, None)
-
-    def close(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(10)
 
     def _listen(self) -> None:
         with self._lock:
@@ -83,7 +119,7 @@ class Answers:
                 self._stop.wait(_POLL)
                 continue
             for message in messages:
-                if message.key == self.process:
+                if message.key == self._process:
                     self._deliver(message.value)
         follower.close()
 

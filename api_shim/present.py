@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from msgspec import UNSET
 from sqlalchemy import select
@@ -14,6 +15,7 @@ from api_shim.pagination import Page
 from api_shim.schemas import number, stamp
 from core.events import SearchHit
 from core.models import Batch, CrawlSession, Match, Media, Picture, Static
+from core.repo import media
 
 _KINDS = ("images", "videos", "documents", "pages", "skipped")
 
@@ -39,8 +41,19 @@ class Presenter:
         self._load(row.picture_id for row in rows)
         return [self._match(row) for row in rows]
 
-    def hit(self, hit: SearchHit, nodes: Sequence[Media], created: str) -> schemas.UserMatch:
-        self._load([hit.picture])
+    def hits(self, account_id: int, hits: Sequence[SearchHit], created: datetime) -> list[schemas.UserMatch]:
+        """What a search found; hits whose media were deleted meanwhile are left out."""
+        self._load(hit.picture for hit in hits)
+        detected = {hit.picture for hit in hits if hit.key_id}
+        shown = []
+        for hit in hits:
+            picture = self._pictures.get(hit.picture)
+            nodes = media.linked(self._tx, hit.picture, hit.key_id, key_detected=hit.picture in detected)
+            if picture is not None and picture.account_id == account_id and nodes:
+                shown.append(self._hit(hit, nodes, stamp(created)))
+        return shown
+
+    def _hit(self, hit: SearchHit, nodes: Sequence[Media], created: str) -> schemas.UserMatch:
         return schemas.UserMatch(
             created=created,
             type="user",

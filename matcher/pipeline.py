@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Generic, TypeVar, get_args
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 
@@ -97,7 +97,7 @@ class Pipeline:
 
     def search(self, event: SearchAsked, picture: Picture) -> list[SearchHit]:
         """The asking account's pictures in a query. Raises InvalidInput for an unknown transform."""
-        model: Model | None = next((m for m in get_args(Model) if m == event.transform), None)
+        model: Model | None = next((m for m in MODELS if m == event.transform), None)
         if model is None:
             raise InvalidInput(f"transform is one of {', '.join(MODELS)}", code="bad_transform")
         registry = self._registry.of(event.account, event.registry_version)

@@ -5,27 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
-from uuid import uuid4
 
 from api_shim import bodies, remote, schemas
 from api_shim.endpoint import Answer, Call
 from api_shim.errors import InvalidFields
 from api_shim.present import Presenter
-from api_shim.schemas import stamp
 from core import imageinfo
-from core.errors import FiligraneError, InvalidInput, NotBuilt, Unavailable, UnsupportedMedia
-from core.events import SearchAnswered, SearchAsked
-from core.models import Picture
-from core.repo import media
+from core.errors import NotBuilt, UnsupportedMedia
+from matcher.copies.geometry import MODELS
 
 DEADLINE: Final = timedelta(seconds=20)
 _TRUE: Final = frozenset({"1", "true", "True", "yes"})
 _FALSE: Final = frozenset({"0", "false", "False", "no", ""})
-_TRANSFORMS: Final = ("scale", "affine", "perspective")
 _CATEGORIES: Final = ("private", "web")
 _FORMS: Final = frozenset({"application/json", "application/x-www-form-urlencoded", "multipart/form-data", ""})
-_FAILURES: Final[dict[str, type[FiligraneError]]] = {kind.default_code: kind for kind in (FiligraneError, UnsupportedMedia, Unavailable)}
-"""What a matcher's error is besides wrong input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,50 +30,12 @@ class Wanted:
 
 def search(call: Call) -> Answer:
     wanted = _wanted(call)
-    with call.state.answers.room():
-        answer = _asked(call, wanted)
-    if answer.error_code is not None:
-        kind = _FAILURES.get(answer.error_code, InvalidInput)
-        raise kind(answer.error_details or "the picture could not be searched with", code=answer.error_code)
-    return Answer(schemas.SearchDone("complete", _matches(call, answer)))
-
-
-def _asked(call: Call, wanted: Wanted) -> SearchAnswered:
-    """The matcher's answer; the query's bytes are gone afterwards."""
-    search_id = uuid4().hex
-    key = f"queries/{search_id}"
-    call.services.store.put(key, wanted.data)
-    try:
-        return call.state.answers.ask(
-            SearchAsked(
-                search=search_id,
-                account=call.account.id,
-                registry_version=call.account.registry_version,
-                key=key,
-                transform=wanted.transform,
-                similar=wanted.similar,
-                deadline=call.clock.now() + DEADLINE,
-                reply_to=call.state.answers.process,
-                request_id=call.request_id,
-            )
-        )
-    finally:
-        call.services.store.delete([key])
-
-
-def _matches(call: Call, answer: SearchAnswered) -> list[schemas.UserMatch]:
-    """Hits whose media were deleted meanwhile are left out."""
-    created = stamp(call.clock.now())
-    detected = {hit.picture for hit in answer.hits if hit.key_id}
-    found = []
+    hits = call.state.answers.search(
+        call.account, wanted.data, transform=wanted.transform, similar=wanted.similar, patience=DEADLINE, request_id=call.request_id
+    )
     with call.database.read() as tx:
-        presenter = Presenter(tx, call.links)
-        for hit in answer.hits:
-            picture = tx.get(Picture, hit.picture)
-            nodes = media.linked(tx, hit.picture, hit.key_id, key_detected=hit.picture in detected)
-            if picture is not None and picture.account_id == call.account.id and nodes:
-                found.append(presenter.hit(hit, nodes, created))
-    return found
+        matches = Presenter(tx, call.links).hits(call.account.id, hits, call.clock.now())
+    return Answer(schemas.SearchDone("complete", matches))
 
 
 def _wanted(call: Call) -> Wanted:
@@ -90,7 +45,7 @@ def _wanted(call: Call) -> Wanted:
     problems: dict[str, str] = {}
     sync = _flag(values, "sync", problems)
     similar = _flag(values, "similar", problems)
-    transform = _choice(values, "transform", _TRANSFORMS, problems)
+    transform = _choice(values, "transform", MODELS, problems)
     category = _choice(values, "category", _CATEGORIES, problems)
     url = values.get("url")
     if url is not None and not isinstance(url, str):

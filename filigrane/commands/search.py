@@ -7,15 +7,12 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 from api_shim import schemas
 from api_shim.answers import Answers
 from api_shim.present import Presenter
-from api_shim.schemas import stamp
 from core.errors import InvalidInput
-from core.events import SearchAnswered, SearchAsked
-from core.repo import media
+from core.events import SearchHit
 from core.services import Services
 from filigrane.commands import Caller, calling, result
 from filigrane.serve import running_on
@@ -32,10 +29,10 @@ def search(given: argparse.Namespace) -> int:
     with calling(given) as caller, ExitStack() as stack:
         if running_on(caller.services.settings.data) is None:
             stack.enter_context(_matcher(caller.services, stack))
-        answer = _ask(caller, data, given.transform, given.similar)
-        if answer.error_code is not None:
-            raise InvalidInput(answer.error_details or "the picture could not be searched with", code=answer.error_code)
-        result(schemas.SearchDone("complete", _matches(caller, answer)))
+        hits = _ask(caller, data, given.transform, given.similar)
+        with caller.services.database.read() as tx:
+            matches = Presenter(tx, caller.links).hits(caller.account.id, hits, caller.services.clock.now())
+        result(schemas.SearchDone("complete", matches))
     return 0
 
 
@@ -46,35 +43,9 @@ def _matcher(services: Services, stack: ExitStack) -> Supervisor:
     return Supervisor(environment(services.settings), folder, [Child("matcher")], log)
 
 
-def _ask(caller: Caller, data: bytes, transform: str, similar: bool) -> SearchAnswered:
-    services, search_id = caller.services, uuid4().hex
-    key = f"queries/{search_id}"
-    answers = Answers(services)
-    services.store.put(key, data)
+def _ask(caller: Caller, data: bytes, transform: str, similar: bool) -> tuple[SearchHit, ...]:
+    answers = Answers(caller.services)
     try:
-        return answers.ask(
-            SearchAsked(
-                search=search_id,
-                account=caller.account.id,
-                registry_version=caller.account.registry_version,
-                key=key,
-                transform=transform,
-                similar=similar,
-                deadline=services.clock.now() + PATIENCE,
-                reply_to=answers.process,
-                request_id=search_id,
-            )
-        )
+        return answers.search(caller.account, data, transform=transform, similar=similar, patience=PATIENCE)
     finally:
-        services.store.delete([key])
         answers.close()
-
-
-def _matches(caller: Caller, answer: SearchAnswered) -> list[schemas.UserMatch]:
-    """Hits whose media were deleted meanwhile are left out."""
-    created = stamp(caller.services.clock.now())
-    detected = {hit.picture for hit in answer.hits if hit.key_id}
-    with caller.services.database.read() as tx:
-        presenter = Presenter(tx, caller.links)
-        found = [(hit, media.linked(tx, hit.picture, hit.key_id, key_detected=hit.picture in detected)) for hit in answer.hits]
-        return [presenter.hit(hit, nodes, created) for hit, nodes in found if nodes]

@@ -18,7 +18,7 @@ from matcher.copies.features import SIDE, Fingerprint
 from matcher.pixels import F32, F64, U8
 
 Model = Literal["scale", "affine", "perspective"]
-MODELS: Final[tuple[str, ...]] = get_args(Model)
+MODELS: Final[tuple[Model, ...]] = get_args(Model)
 _FREE: Final = {"scale": 2, "affine": 3, "perspective": 4}
 
 TOLERANCE: Final = 0.01 * SIDE

@@ -13,11 +13,10 @@ import cv2
 import numpy as np
 
 from matcher.copies.features import Fingerprint, fingerprint_gray, mirrored, to_small
-from matcher.copies.geometry import Geometry, Model, agree, correspond
+from matcher.copies.geometry import MODELS, Geometry, agree, correspond
 from matcher.pixels import F32, F64, U8, flip, gray_from_jpeg, scaling
 from matcher.watermark.keys import Registration, RegistrationInvalid, grid
 
-_MODELS: Final[tuple[Model, ...]] = ("scale", "affine", "perspective")
 _MIN_SCORE: Final = 1.0
 _STEPS: Final = 30
 _MIN_SEEN: Final = 2_000
@@ -86,12 +85,12 @@ def align(query: U8, registration: Registration, print_: Fingerprint | None = No
 
 
 def _locate(registered: Fingerprint, query: Fingerprint) -> tuple[Geometry, bool] | None:
-    tests = 2 * len(_MODELS)
+    tests = 2 * len(MODELS)
     found = [
         (geometry, flipped)
         for flipped in (False, True)
         for pairs in [correspond(registered, mirrored(query) if flipped else query)]
-        for model in _MODELS
+        for model in MODELS
         if (geometry := agree(pairs, registered.small, query.small, model, tests)) is not None and geometry.score >= _MIN_SCORE
     ]
     return max(found, key=lambda f: f[0].score, default=None)

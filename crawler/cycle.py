@@ -152,14 +152,20 @@ class Cycle:
             self._not_asked(task)
             self._skip(task, reason)
 
-    def skip_rest(self, reason: str) -> None:
-        """The cycle ends: what still waits is for the next one. Raises Unavailable: the disk is full; call again."""
+    def skip_rest(self, reason: str, limit: int) -> bool:
+        """The cycle ends: what still waits is for the next one. Skips some and tells whether more is left.
+
+        Raises:
+            Unavailable: the disk is full; call again.
+        """
         for domain in list(self.frontier.domains()):
-            while task := self.frontier.take(domain):
+            while limit and (task := self.frontier.take(domain)):
+                limit -= 1
                 if task.kind == "robots":  # it was asked for already, where it no longer is
                     self.frontier.done(task)
                 else:
                     self._skip(task, "budget" if task.kind == "page" and not self._pages_left() else reason)
+        return not limit
 
     # --- what was answered
 

@@ -44,12 +44,14 @@ TICK: Final = 0.05
 LOOK: Final = 1.0
 """Seconds between looks at the database for sessions that wait, are paused or deleted."""
 REFUSED_FOR: Final = 2.0
-"""Seconds before a lease that somebody else has is asked for again."""
+"""Seconds before a lease that somebody else has is asked for again, or a session that could not begin."""
 DRAIN: Final = 20.0
 FULL_FOR: Final = 5.0
 """Seconds after which a full disk is tried again."""
 RECORD_BYTES: Final = 1 << 20
 """What the records of an answer take at most, beside the links of a page."""
+SKIPS_AT_ONCE: Final = 1000
+"""URLs that are skipped between two looks at everything else."""
 BACK_OFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 log = structlog.get_logger()
@@ -77,7 +79,7 @@ class Worker:
         self._journal = Journal(folder)
         self._rulebook = Rulebook(services.clock.monotonic)
         self._politeness = Politeness()
-        self._refused_until: dict[str, float] = {}
+        self._refused_until: dict[str | int, float] = {}
         self._news = threading.Event()
         self._draining = False
         self._tidied = False
@@ -156,8 +158,10 @@ class Worker:
             for cycle in list(self.cycles.values()):
                 await self._check(cycle)
             for session in await self._thread(self._waiting):
-                if not self._draining and session.id not in self.cycles and self._is_time(session.domain):
+                if not self._draining and session.id not in self.cycles and self._is_time(session.domain) and self._is_time(session.id):
                     await self._try(session)
+            now = self._services.clock.monotonic()
+            self._refused_until = {key: until for key, until in self._refused_until.items() if until > now}
 
     async def _tidy(self) -> None:
         """What an earlier process left of cycles that are over is of no use any more."""
@@ -174,11 +178,12 @@ class Worker:
         with self._services.database.read() as tx:
             return [key for key in sorted(keys) if crawls.is_over(tx, *key)]
 
-    def _is_time(self, domain: str) -> bool:
-        return self._services.clock.monotonic() >= self._refused_until.get(domain, 0.0)
+    def _is_time(self, key: str | int) -> bool:
+        return self._services.clock.monotonic() >= self._refused_until.get(key, 0.0)
 
-    def _refused(self, domain: str) -> None:
-        self._refused_until[domain] = self._services.clock.monotonic() + REFUSED_FOR
+    def _refused(self, key: str | int) -> None:
+        """A domain that somebody else has, or a session that could not begin, is tried again later."""
+        self._refused_until[key] = self._services.clock.monotonic() + REFUSED_FOR
 
     async def _try(self, session: CrawlSession) -> None:
         """A session that cannot begin does not keep the others waiting."""
@@ -188,10 +193,10 @@ class Worker:
         except (Conflict, NotFound) as error:
             missing = isinstance(error, ObjectMissing)
             log.log(ERROR if missing else INFO, "crawler.not_begun", session=session.id, code=error.code, reason=error.details)
-            self._refused(session.domain)
+            self._refused(session.id)
         except Exception as error:
             log.error("crawler.not_begun", session=session.id, kind=type(error).__name__, reason=str(error))
-            self._refused(session.domain)
+            self._refused(session.id)
         finally:
             self._opening = ""
 
@@ -208,6 +213,8 @@ class Worker:
             return
         self._wait_out(session.domain, mine, held, session.download_delay)
         cycle, closing = await self._thread(self._open_cycle, held, session.id)
+        if self._draining:  # whoever comes next goes on with it
+            return
         self._journal.left.pop(cycle.key, None)
         self.cycles[session.id] = cycle
         if closing is not None:
@@ -469,14 +476,8 @@ class Worker:
         if cycle.lost:
             return
         self._let_go(cycle)
-        while not cycle.lost:
-            try:
-                cycle.skip_rest(cycle.ending)
-            except Unavailable as error:
-                log.error("crawler.disk", code=error.code, details=error.details)
-                await asyncio.sleep(min(error.retry_after, FULL_FOR))
-            else:
-                break
+        while not cycle.lost and await self._skip_rest(cycle):
+            await asyncio.sleep(0)
         self._close(cycle, everything=True)
         while cycle.unstored and not cycle.lost:
             await asyncio.sleep(TICK)
@@ -490,6 +491,15 @@ class Worker:
         self._journal.cover(*cycle.key)
         pages, images = cycle.frontier.counts()
         log.info("crawler.cycle_done", session=cycle.session.id, cycle=cycle.key[1], state=state, pages=pages, images=images)
+
+    async def _skip_rest(self, cycle: Cycle) -> bool:
+        """Some of what still waits; whether there is more."""
+        try:
+            return cycle.skip_rest(cycle.ending, SKIPS_AT_ONCE)
+        except Unavailable as error:
+            log.error("crawler.disk", code=error.code, details=error.details)
+            await asyncio.sleep(min(error.retry_after, FULL_FOR))
+            return True
 
     async def _drain(self) -> None:
         """Lets what is in flight arrive and stores it; the sessions stay running for whoever comes next."""

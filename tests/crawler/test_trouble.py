@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import subprocess
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from core.models import CrawlSession, Lease
+from core.segments.warc import records
 from core.services import Services
 from core.settings import Settings
 from crawler.frontier import Frontier
@@ -26,7 +28,7 @@ from crawler.queue import Dispatcher
 from crawler.recover import recover
 from crawler.rulebook import Rulebook
 from crawler.worker import Worker
-from tests.crawler.crawling import add_session, batches, crawl, pictures, rows, running, session_of, wait_for, wait_until
+from tests.crawler.crawling import add_session, artifact, batches, crawl, pictures, rows, running, session_of, wait_for, wait_until
 from tests.crawler.test_kill import assert_whole, site_of_noise, start_worker
 from tests.crawler.test_worker import page, picture
 from tests.site import Reply, Route, Site
@@ -195,10 +197,10 @@ def test_a_session_that_cannot_begin_keeps_nobody_waiting(services: Services) ->
         missing = add_session(services, f"{site.url}/")
         with services.database.write() as tx:
             tx.get_one(CrawlSession, missing.id).snapshot_key = "frontiers/missing"
-        session = add_session(services, f"{other.url}/")
+        whole = [add_session(services, f"{url}/") for url in (site.url, other.url)]
         with running(services):
-            wait_for(services, session)
-    assert session_of(services, session.id).state == "done"
+            wait_for(services, *whole)
+    assert [session_of(services, session.id).state for session in whole] == ["done", "done"]
     assert session_of(services, broken.id).state == "running"
 
 
@@ -350,3 +352,41 @@ def test_a_worker_starts_on_a_full_disk_and_begins_when_there_is_room(small_disk
             (small_disk / "ballast").unlink()
             wait_for(services, session)
     assert session_of(services, session.id).state == "done"
+
+
+# --- counts
+
+
+def test_each_record_of_the_warc_has_its_row_and_each_member_of_the_tar(services: Services) -> None:
+    """Truncated, refused, failed and moved pages, and a picture at a page's address."""
+    routes: dict[str, Route] = {
+        "/": page("/long", "/pdf", "/slow", "/moved", "/photo", "/missing", images=("/1.jpg", "/also-1.jpg", "/moved.jpg", "/no.jpg")),
+        "/long": Reply(b"<p>" + b"x" * (9 << 20)),
+        "/pdf": Reply(b"%PDF-1.7", content_type="application/pdf"),
+        "/slow": Reply(b"late", wait=3.0),
+        "/moved": Reply(b"", 301, headers={"Location": "/there"}),
+        "/there": page(),
+        "/photo": picture(60),
+        "/1.jpg": picture(10),
+        "/also-1.jpg": picture(10),
+        "/moved.jpg": Reply(b"", 302, headers={"Location": "/1.jpg"}),
+        "/no.jpg": Reply(b"<html>", content_type="text/html"),
+    }
+    with Site(routes) as site:
+        session = crawl(services, f"{site.url}/", download_timeout=1.0)
+        asked = Counter(one.path for one in site.asked)
+    (batch,) = batches(services, session)
+    logged = rows(services, batch, "pages.log")
+    outcomes = Counter(row["outcome"] for row in logged)
+    assert set(outcomes) == {"fetched", "truncated", "refused", "failed"}
+    assert Counter(row["url"].removeprefix(site.url) for row in logged) == {
+        path: count for path, count in asked.items() if not path.endswith(".jpg")
+    }
+    kinds = Counter(record.fields["warc-type"] for record in records(io.BytesIO(artifact(services, batch, "pages.warc"))))
+    assert kinds["response"] == kinds["request"] == outcomes["fetched"] + outcomes["truncated"]
+    (warc,) = [found for found in batch.artifacts if found.name == "pages.warc"]
+    assert warc.count == kinds["response"]
+    images = {row["url"].removeprefix(site.url): row for row in rows(services, batch, "images.log")}
+    assert set(images) == {"/1.jpg", "/also-1.jpg", "/moved.jpg", "/no.jpg", "/photo"}
+    assert {row["sha256"] for row in images.values() if row["offset"]} == {name[:64] for name in pictures(services, batch)}
+    assert (images["/no.jpg"]["outcome"], images["/no.jpg"]["offset"]) == ("refused", "")

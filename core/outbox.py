@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
-from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from core.bus import Outgoing
 from core.errors import NotFound, Unavailable
 from core.events import MEDIA, SESSIONS, SessionWoken, encode
 from core.models import CrawlSession, Outbox
-
-if TYPE_CHECKING:
-    from core.services import Services
+from core.repo import media, messages
+from core.services import Services
 
 log = structlog.get_logger()
-
-
-def add(tx: Session, topic: str, subject_id: int, now: datetime) -> None:
-    """A message on the topic about the subject (a session, a picture) is to be sent once this transaction is committed."""
-    if topic not in _BUILDERS:
-        raise ValueError(f"no message is known for the topic {topic}")
-    tx.add(Outbox(topic=topic, subject_id=subject_id, created=now))
 
 
 def drain(services: Services, limit: int = 500) -> int:
@@ -42,18 +32,18 @@ def drain(services: Services, limit: int = 500) -> int:
 
 def _drain(services: Services, limit: int) -> int:
     with services.database.read() as tx:
-        rows = list(tx.scalars(select(Outbox).order_by(Outbox.id).limit(limit)))
-        messages = _build(tx, rows)
+        rows = messages.due(tx, limit)
+        outgoing = _build(tx, rows)
     if not rows:
         return 0
     sent = None
-    while sent != messages:  # else another process may have sent a newer state before ours, and the last one sent is what the bus keeps
-        services.bus.publish(messages)
-        sent = messages
+    while sent != outgoing:  # else another process may have sent a newer state before ours, and the last one sent is what the bus keeps
+        services.bus.publish(outgoing)
+        sent = outgoing
         with services.database.read() as tx:
-            messages = _build(tx, rows)
+            outgoing = _build(tx, rows)
     with services.database.write() as tx:
-        tx.execute(delete(Outbox).where(Outbox.id.in_([row.id for row in rows])))
+        messages.sent(tx, rows)
     return len(rows)
 
 
@@ -68,8 +58,6 @@ def _session(tx: Session, session_id: int) -> Outgoing | None:
 
 
 def _media(tx: Session, picture_id: int) -> Outgoing | None:
-    from core.repo import media  # which adds rows here
-
     try:
         return Outgoing(MEDIA, str(picture_id), encode(media.changed(tx, picture_id)))
     except NotFound:

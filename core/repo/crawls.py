@@ -12,11 +12,12 @@ from apscheduler.triggers.cron import CronTrigger
 from sqlalchemy import Select, exists, select, update
 from sqlalchemy.orm import Session, aliased
 
-from core import leases, outbox
+from core import leases
 from core.errors import Conflict, InvalidInput, NotFound, ObjectMissing
 from core.events import SESSIONS
 from core.leases import Held
 from core.models import Artifact, Batch, CrawlSession, Segment, Static
+from core.repo import messages
 
 OPTIONS: Final = frozenset(
     {
@@ -48,7 +49,7 @@ def create_session(tx: Session, account_id: int, *, start_urls: list[str], domai
     session = CrawlSession(account_id=account_id, domain=domain, start_urls=start_urls, ctime=now, mtime=now, **_known(options))
     tx.add(session)
     tx.flush()
-    outbox.add(tx, SESSIONS, session.id, now)
+    messages.add(tx, SESSIONS, session.id, now)
     return session
 
 
@@ -80,7 +81,7 @@ def update_session(tx: Session, account_id: int, session_id: int, now: datetime,
     if session.state in ("done", "failed") and {"interval", "cron"} & options.keys():
         session.next_due = _next_due(session, now)
     tx.flush()
-    outbox.add(tx, SESSIONS, session.id, now)
+    messages.add(tx, SESSIONS, session.id, now)
     return session
 
 
@@ -90,7 +91,7 @@ def delete_session(tx: Session, account_id: int, session_id: int, now: datetime)
     session.deleted, session.mtime = True, now
     statics = select(Artifact.static_id).join(Batch).where(Batch.session_id == session.id)
     tx.execute(update(Static).where(Static.id.in_(statics)).values(expires=now))
-    outbox.add(tx, SESSIONS, session.id, now)
+    messages.add(tx, SESSIONS, session.id, now)
 
 
 def pause_session(tx: Session, account_id: int, session_id: int, now: datetime) -> CrawlSession:
@@ -115,7 +116,7 @@ def _set_state(tx: Session, account_id: int, session_id: int, state: str, now: d
     session = get_session(tx, account_id, session_id)
     session.state, session.next_due = state, None
     tx.flush()
-    outbox.add(tx, SESSIONS, session.id, now)
+    messages.add(tx, SESSIONS, session.id, now)
     return session
 
 
@@ -240,7 +241,7 @@ def due(tx: Session, now: datetime) -> list[int]:
     changed = change.values(state="pending", next_due=None).returning(CrawlSession.id)
     woken = sorted(tx.scalars(changed.execution_options(synchronize_session=False)))
     for session_id in woken:
-        outbox.add(tx, SESSIONS, session_id, now)
+        messages.add(tx, SESSIONS, session_id, now)
     return woken
 
 

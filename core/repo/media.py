@@ -16,10 +16,10 @@ from sqlalchemy import CTE, Select, exists, func, literal, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session, aliased
 
-from core import outbox
 from core.errors import Conflict, Forbidden, InvalidInput, NotFound
 from core.events import MEDIA, Key, MediaChanged
 from core.models import Account, Match, Media, Picture, Registration, Static
+from core.repo import messages
 
 RESERVED: Final = frozenset({"_move", "_matches"})
 _SEGMENT_LENGTH: Final = 255
@@ -328,7 +328,7 @@ def _announce(tx: Session, account: Account, picture_ids: Iterable[int], now: da
     for picture in pictures:
         picture.version = account.registry_version
         picture.deleted = picture.id not in alive
-        outbox.add(tx, MEDIA, picture.id, now)
+        messages.add(tx, MEDIA, picture.id, now)
     tx.flush()
 
 

@@ -11,7 +11,7 @@ from core.bus import Message, Outgoing
 from core.errors import Unavailable
 from core.events import MEDIA, SESSIONS, MediaChanged, SessionWoken, decode
 from core.models import Account
-from core.repo import media
+from core.repo import media, messages
 from core.services import Services
 from tests.core.crawled import NOW, add_account, add_session
 
@@ -37,7 +37,7 @@ def test_what_is_rolled_back_is_not_sent(services: Services) -> None:
 
     def add_and_fail() -> None:
         with services.database.write() as tx:
-            outbox.add(tx, SESSIONS, 1, NOW)
+            messages.add(tx, SESSIONS, 1, NOW)
             raise KeyError(account)
 
     with pytest.raises(KeyError):
@@ -52,7 +52,7 @@ def test_media_are_sent_as_they_are_now(services: Services) -> None:
         home = tx.get_one(Account, account_id).home
         media.put_picture(tx, account_id, f"{home}/a.jpg", draft, NOW)
         media.delete(tx, account_id, f"{home}/a.jpg", NOW)
-        outbox.add(tx, MEDIA, 999, NOW)  # a picture that is gone: nothing to tell
+        messages.add(tx, MEDIA, 999, NOW)  # a picture that is gone: nothing to tell
     assert outbox.drain(services) == 3
     (message,) = followed(services, MEDIA)
     event = decode(message.value)
@@ -123,4 +123,4 @@ def test_it_drains_in_bounded_pieces(services: Services) -> None:
 
 def test_an_unknown_topic_is_refused_when_it_is_written(services: Services) -> None:
     with services.database.write() as tx, pytest.raises(ValueError, match="no message"):
-        outbox.add(tx, "weather", 1, NOW)
+        messages.add(tx, "weather", 1, NOW)

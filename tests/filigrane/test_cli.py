@@ -147,6 +147,13 @@ def test_a_password_may_come_from_standard_input(monkeypatch: pytest.MonkeyPatch
         assert accounts.check_password(tx, "ann", "from a pipe")
 
 
+def test_the_token_of_local_is_told_whenever_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    made = says(capsys, "account", "create", "local")
+    assert says(capsys, "account", "create", "local") == made
+    with Services.open(load()) as services, services.database.read() as tx:
+        assert accounts.by_token(tx, made["token"]).operator
+
+
 def test_a_taken_name_is_1(capsys: pytest.CaptureFixture[str]) -> None:
     says(capsys, "account", "create", "ann")
     assert "[username_taken]" in says(capsys, "account", "create", "ann", code=1)

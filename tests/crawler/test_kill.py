@@ -34,6 +34,37 @@ signal.signal(signal.SIGTERM, lambda *_: stop.set())
 worker.run(Services.open(), stop, name=sys.argv[1])
 """
 
+DYING = """
+import itertools, os, signal, sys, threading
+from contextlib import contextmanager
+from core.database import Database
+from core.objectstore.folder import FolderStore
+from core.services import Services
+from crawler import worker
+
+steps = itertools.count(1)
+
+def step():
+    if next(steps) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def dying(call):
+    def wrapped(*arguments, **named):
+        step()
+        return call(*arguments, **named)
+    return wrapped
+
+@contextmanager
+def write(self, real=Database.write):
+    with real(self) as tx:
+        yield tx
+        step()  # done, not committed
+
+FolderStore.put, FolderStore.join, Database.write = dying(FolderStore.put), dying(FolderStore.join), write
+worker.run(Services.open(), threading.Event(), name=sys.argv[1])
+"""
+"""Is killed just before its nth durable step: an object, a join or a commit."""
+
 
 def noise(seed: int) -> bytes:
     buffer = io.BytesIO()
@@ -55,14 +86,17 @@ def site_of_noise() -> dict[str, Reply]:
     return routes
 
 
-def start_worker(services: Services, name: str = "local", segment_seconds: str = "0.3") -> subprocess.Popen[bytes]:
+def start_worker(
+    services: Services, name: str = "local", segment_seconds: str = "0.3", *, dies_at: int | None = None
+) -> subprocess.Popen[bytes]:
     environment = dict(
         os.environ,
         FILIGRANE_DATA=str(services.settings.data),
         FILIGRANE_ALLOW_NETWORKS="127.0.0.0/8",
         FILIGRANE_SEGMENT_SECONDS=segment_seconds,
     )
-    return subprocess.Popen([sys.executable, "-c", WORKER, name], env=environment)
+    program = [WORKER, name] if dies_at is None else [DYING, name, str(dies_at)]
+    return subprocess.Popen([sys.executable, "-c", *program], env=environment)
 
 
 def crawl_with_kills(services: Services, site: Site, moments: list[int], *, names: list[str], segment_seconds: str) -> int:
@@ -131,6 +165,22 @@ def test_three_kills_on_one_disk(services: Services, seed: int, seconds: str) ->
     heal(services)
     assert_whole(services, site, session_id)
     assert sum(count - 1 for count in asked.values()) <= len(moments) * AT_ONCE
+
+
+@pytest.mark.parametrize("steps", [(5, 6, 11, 14), (4, 8, 19)])
+def test_kills_between_objects_and_rows_and_at_the_end_of_the_cycle(services: Services, steps: tuple[int, ...]) -> None:
+    """Whatever a worker was about to make durable, the next one makes it, once."""
+    with Site(site_of_noise()) as site:
+        session = add_session(services, f"{site.url}/")
+        for step in steps:
+            assert start_worker(services, segment_seconds="10", dies_at=step).wait(60) == -signal.SIGKILL
+        with running(services):
+            wait_for(services, session)
+        asked = Counter(site.paths())
+    heal(services)
+    assert_whole(services, site, session.id)
+    assert sum(count - 1 for count in asked.values()) <= len(steps) * AT_ONCE
+    assert [path.name for path in (services.settings.data / "crawler" / "local").iterdir()] == ["lock"]
 
 
 def test_another_machine_goes_on_from_what_is_stored(services: Services) -> None:

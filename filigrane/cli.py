@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from core.errors import Corrupt, FiligraneError, Unavailable
+
 OK: Final = 0
 FAILED: Final = 1
 REFUSED: Final = 2
@@ -28,18 +30,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(given: argparse.Namespace) -> int:
     """What `main` does once the arguments are read."""
-    from core.errors import FiligraneError
-    from filigrane.commands import failure
-
     module, _, name = given.command.partition(":")
     command: Command = getattr(importlib.import_module(f"filigrane.commands.{module}"), name)
     try:
         return command(given)
     except FiligraneError as error:
-        return failure(error)
+        sys.stderr.write(f"filigrane: {error.details} [{error.code}]\n")
+        return _code_of(error)
     except KeyboardInterrupt:
         sys.stderr.write("filigrane: interrupted\n")
         return FAILED
+
+
+def _code_of(error: FiligraneError) -> int:
+    from filigrane.serve import AlreadyRunning
+
+    unreachable = isinstance(error, Unavailable) and not isinstance(error, Corrupt)
+    return REFUSED if unreachable or isinstance(error, AlreadyRunning) or error.code == "settings_invalid" else FAILED
 
 
 def parser() -> argparse.ArgumentParser:

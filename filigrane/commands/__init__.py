@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from core.errors import Corrupt, FiligraneError, Unavailable
 from core.settings import Settings, load
-from filigrane.serve import AlreadyRunning, running_on
+from filigrane.serve import running_on
 
 if TYPE_CHECKING:
     from api_shim.links import Links
@@ -79,12 +78,3 @@ def say(line: str) -> None:
     """A line for the person at the terminal, on stderr."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
-
-
-def failure(error: FiligraneError) -> int:
-    """Says what went wrong; the exit code."""
-    from filigrane.cli import FAILED, REFUSED
-
-    say(f"filigrane: {error.details} [{error.code}]")
-    unreachable = isinstance(error, Unavailable) and not isinstance(error, Corrupt)
-    return REFUSED if unreachable or isinstance(error, AlreadyRunning) or error.code == "settings_invalid" else FAILED

@@ -7,7 +7,7 @@ larger and how far turned the query is (weak geometric consistency, Jégou et al
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -208,12 +208,4 @@ def _inverted(descriptors: list[U8]) -> faiss.Index:
     index.cp.niter, index.cp.min_points_per_centroid = 8, 5
     index.train(sample.astype(np.float32))
     index.nprobe = _PROBES
-    return index
-
-
-def build(prints: Mapping[Id, Fingerprint] | Iterable[tuple[Id, Fingerprint]]) -> CopyIndex[Id]:
-    """An index of these pictures."""
-    index: CopyIndex[Id] = CopyIndex()
-    for id_, print_ in prints.items() if isinstance(prints, Mapping) else prints:
-        index.add(id_, print_)
     return index

@@ -281,17 +281,19 @@ def segments_of(tx: Session, session_id: int, cycle: int, kind: str | None = Non
     return list(tx.scalars(found.order_by(Segment.kind, Segment.seq)))
 
 
-def resolve_segment(tx: Session, session_id: int, cycle: int, seq: int, kind: str = "tar") -> tuple[str, int]:
-    """(object key, where the segment begins in it): the segment itself, or the artifact that it was joined into. Raises ObjectMissing."""
-    found = select(Segment).where(Segment.session_id == session_id, Segment.cycle == cycle, Segment.kind == kind, Segment.seq == seq)
+def resolve_segment(tx: Session, session_id: int, cycle: int, seq: int) -> tuple[str, int]:
+    """(object key, where the TAR segment begins in it): the segment itself, or the artifact that it was joined into.
+
+    Raises ObjectMissing.
+    """
+    found = select(Segment).where(Segment.session_id == session_id, Segment.cycle == cycle, Segment.kind == "tar", Segment.seq == seq)
     segment = tx.scalar(found)
     if segment is not None and not segment.deleted:
         return segment.key, 0
-    name = "images.tar" if kind == "tar" else "pages.warc"
-    batch = select(Artifact.key).join(Batch).where(Batch.session_id == session_id, Batch.crawl_cycle == cycle, Artifact.name == name)
+    batch = select(Artifact.key).join(Batch).where(Batch.session_id == session_id, Batch.crawl_cycle == cycle, Artifact.name == "images.tar")
     key = tx.scalar(batch)
     if segment is None or key is None or segment.artifact_offset is None:
-        raise ObjectMissing(f"segment {kind} {seq} of session {session_id}, cycle {cycle}, is gone")
+        raise ObjectMissing(f"TAR segment {seq} of session {session_id}, cycle {cycle}, is gone")
     return key, segment.artifact_offset
 
 

@@ -262,10 +262,10 @@ def test_a_segment_is_found_wherever_its_bytes_are(services: Services) -> None:
     rows = store(services, held, running, [("tar", 0), ("tar", 1), ("warc", 0)])
     with services.database.write() as tx:
         assert crawls.resolve_segment(tx, session.id, 1, 1) == (rows[1].key, 0)
-        crawls.mark_deleted(tx, [rows[2].id])
-        for missing in ((9, "tar"), (0, "warc")):
+        crawls.mark_deleted(tx, [rows[0].id])
+        for missing in (9, 0):
             with pytest.raises(ObjectMissing):
-                crawls.resolve_segment(tx, session.id, 1, *missing)
+                crawls.resolve_segment(tx, session.id, 1, missing)
     batch = finish(services, held, running, offsets={("tar", 0): 0, ("tar", 1): 5})
     with services.database.write() as tx:
         assert crawls.resolve_segment(tx, session.id, 1, 1) == (rows[1].key, 0)

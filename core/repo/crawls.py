@@ -290,8 +290,8 @@ def resolve_segment(tx: Session, session_id: int, cycle: int, seq: int) -> tuple
     segment = tx.scalar(found)
     if segment is not None and not segment.deleted:
         return segment.key, 0
-    batch = select(Artifact.key).join(Batch).where(Batch.session_id == session_id, Batch.crawl_cycle == cycle, Artifact.name == "images.tar")
-    key = tx.scalar(batch)
+    archive = select(Artifact.key).join(Batch).where(Batch.session_id == session_id, Batch.crawl_cycle == cycle)
+    key = tx.scalar(archive.where(Artifact.name == "images.tar"))
     if segment is None or key is None or segment.artifact_offset is None:
         raise ObjectMissing(f"TAR segment {seq} of session {session_id}, cycle {cycle}, is gone")
     return key, segment.artifact_offset

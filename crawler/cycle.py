@@ -396,13 +396,18 @@ class Cycle:
         self._tar = self._warc = None
         self._records, self._announcements = [], []
         self.lost = True
-        for path in self._folder.glob(f"{self.key[0]}-{self.key[1]}-*"):
-            path.unlink(missing_ok=True)
+        drop_local(self._folder, *self.key)
 
 
 def local_path(folder: Path, session: int, cycle: int, kind: str, seq: int) -> Path:
     """Where the worker keeps a segment until it is stored."""
     return folder / f"{session}-{cycle}-{seq:06d}.{kind}"
+
+
+def drop_local(folder: Path, session: int, cycle: int) -> None:
+    """Deletes what the worker keeps of a cycle."""
+    for path in folder.glob(f"{session}-{cycle}-*"):
+        path.unlink(missing_ok=True)
 
 
 def _is_page_or_image(content_type: str) -> bool:

@@ -66,6 +66,14 @@ def _following(left: Iterable[Entry], first: int) -> list[Record]:
     return found
 
 
+def over(services: Services, folder: Path, left: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The (session, cycle) of local records and files with which nobody will go on."""
+    files = (path.name.split("-", 2) for path in folder.glob("*-*-*"))
+    keys = {*left, *((int(session), int(cycle)) for session, cycle, _ in files)}
+    with services.database.read() as tx:
+        return [key for key in sorted(keys) if crawls.is_over(tx, *key)]
+
+
 def journal_rows(rows: Iterable[Segment]) -> list[Segment]:
     return sorted((row for row in rows if row.kind == "journal"), key=lambda row: row.seq)
 

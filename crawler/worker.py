@@ -26,7 +26,7 @@ from core.services import Services
 from core.telemetry import counter
 from core.urls import origin, registrable_domain
 from crawler import artifacts, publish
-from crawler.cycle import MAX_HOPS, Cycle, Progress
+from crawler.cycle import MAX_HOPS, Cycle, Progress, drop_local
 from crawler.exchange import DownloadError, Exchange
 from crawler.frontier import Frontier, Task
 from crawler.holdings import TTL, Holdings
@@ -34,10 +34,11 @@ from crawler.journal import Journal
 from crawler.politeness import Politeness
 from crawler.publish import Closing
 from crawler.queue import Dispatcher
-from crawler.recover import recover
+from crawler.recover import over, recover
 from crawler.robots import Robots
 from crawler.rulebook import Rulebook
 from crawler.spider import SETTINGS, SessionSpider
+from crawler.storing import again_and_again, closings_total, send
 
 AGENT: Final = "filigrane/0.1 (+https://github.com/filigrane/filigrane)"
 TICK: Final = 0.05
@@ -52,12 +53,9 @@ RECORD_BYTES: Final = 1 << 20
 """What the records of an answer take at most, beside the links of a page."""
 SKIPS_AT_ONCE: Final = 1000
 """URLs that are skipped between two looks at everything else."""
-BACK_OFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 log = structlog.get_logger()
 requests_total = counter("filigrane_crawler_requests_total", "Requests by kind and outcome.", ["kind", "outcome"])
-closings_total = counter("filigrane_crawler_closings_total", "Closings by what became of them.", ["outcome"])
-sends_total = counter("filigrane_crawler_sends_total", "Pieces whose messages were published, or left to heal.", ["outcome"])
 
 
 T = TypeVar("T")
@@ -165,18 +163,11 @@ class Worker:
 
     async def _tidy(self) -> None:
         """What an earlier process left of cycles that are over is of no use any more."""
-        for key in await self._thread(self._over):
+        for key in await self._thread(over, self._services, self._folder, list(self._journal.left)):
             self._journal.left.pop(key, None)
             self._journal.cover(*key)
-            for path in self._folder.glob(f"{key[0]}-{key[1]}-*"):
-                path.unlink(missing_ok=True)
+            drop_local(self._folder, *key)
         self._tidied = True
-
-    def _over(self) -> list[tuple[int, int]]:
-        files = (path.name.split("-", 2) for path in self._folder.glob("*-*-*"))
-        keys = {*self._journal.left, *((int(session), int(cycle)) for session, cycle, _ in files)}
-        with self._services.database.read() as tx:
-            return [key for key in sorted(keys) if crawls.is_over(tx, *key)]
 
     def _is_time(self, key: str | int) -> bool:
         return self._services.clock.monotonic() >= self._refused_until.get(key, 0.0)
@@ -416,39 +407,18 @@ class Worker:
             self._journal.cover(*cycle.key, closing.piece.first + len(closing.piece.records) - 1)
             for segment in closing.segments:
                 segment.path.unlink(missing_ok=True)
-            await self._send(cycle, closing)
+            await self._thread(send, self._services, cycle.session, closing, dict(cycle.progress.tar_keys))
         for domain in cycle.frontier.domains():
             self.dispatcher.wake(domain)
         self.poke()
 
     async def _until_done(self, cycle: Cycle, what: str, call: Callable[..., T], *args: object) -> T | None:
         """Again and again while the store or the database is away or full; None when the cycle is lost."""
-        for attempt in range(10**9):
-            if cycle.lost:
-                return None
-            try:
-                return await self._thread(call, *args)
-            except ObjectMissing as error:
-                log.error(f"crawler.{what}_failed", session=cycle.session.id, error=str(error), attempt=attempt)
-            except (StaleLease, NotFound) as error:
-                closings_total.labels("stale").inc()
-                self._lose(cycle, error.details)
-                return None
-            except Exception as error:  # whatever it is: nothing may be lost, so it is tried again
-                closings_total.labels("retried").inc()
-                log.warning(
-                    f"crawler.{what}_failed", session=cycle.session.id, error=str(error), kind=type(error).__name__, attempt=attempt
-                )
-            await asyncio.sleep(BACK_OFF[min(attempt, len(BACK_OFF) - 1)])
-        return None
-
-    async def _send(self, cycle: Cycle, closing: Closing) -> None:
         try:
-            await self._thread(publish.send, self._services, cycle.session, closing, dict(cycle.progress.tar_keys))
-            sends_total.labels("sent").inc()
-        except Exception as error:  # whatever it is: the piece is stored, and what comes after it goes on
-            sends_total.labels("left to heal").inc()
-            log.warning("crawler.send_failed", session=cycle.session.id, piece=closing.seq, kind=type(error).__name__, error=str(error))
+            return await again_and_again(cycle, what, partial(self._thread, call, *args))
+        except (StaleLease, NotFound) as error:
+            self._lose(cycle, error.details)
+            return None
 
     # --- cycles end
 

@@ -134,10 +134,12 @@ class Dispatcher:
 
     def delay(self, domain: str, asker: Cycle | None = None) -> float:
         """Between two requests to the domain, as its running sessions and robots.txt have it."""
-        running = [cycle.session.download_delay for cycle in self._turns.get(domain, ()) if not cycle.ending]
+        running = [cycle for cycle in self._turns.get(domain, ()) if not cycle.ending]
         if asker is not None:
-            running.append(asker.session.download_delay)
-        return self._politeness.clock(domain).delay(running)
+            running.append(asker)
+        clock = self._politeness.clock(domain)
+        clock.crawl_delay = self._rulebook.crawl_delay(domain, (cycle.agent for cycle in running))
+        return clock.delay(cycle.session.download_delay for cycle in running)
 
 
 class SessionQueue(BaseScheduler):

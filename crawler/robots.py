@@ -27,6 +27,7 @@ class Robots:
         """Why a URL is not requested, for skipped.log: `robots`, or `robots unreachable`."""
         self.retry_after = retry_after
         """Seconds after which to ask again; 0 = not before the answer is stale."""
+        self._delay = lru_cache(_REMEMBERED)(rules.crawl_delay) if rules is not None else None
         self._can_fetch = lru_cache(_REMEMBERED)(rules.can_fetch) if rules is not None else None
 
     @classmethod
@@ -61,7 +62,7 @@ class Robots:
 
     def crawl_delay(self, agent: str) -> float | None:
         """Seconds between requests that the site asks for, 0 to MAX_DELAY; None if it asks for nothing that makes sense."""
-        delay = self._rules.crawl_delay(product(agent)) if self._rules is not None else None
+        delay = self._delay(product(agent)) if self._delay is not None else None
         return min(float(delay), MAX_DELAY) if delay is not None and delay >= 0 else None
 
     @property

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from core.urls import registrable_domain
 from crawler.robots import Robots
 
 FRESH_SECONDS: Final = 24 * 3600.0
@@ -20,6 +21,7 @@ class Rulebook:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._rules: dict[str, tuple[Robots, float]] = {}
+        self._by_domain: dict[str, dict[str, Robots]] = {}
         self._asking: set[str] = set()
 
     def rules(self, site: str) -> Robots | None:
@@ -27,9 +29,10 @@ class Rulebook:
         rules, until = self._rules.get(site, (None, 0.0))
         return rules if self._monotonic() < until else None
 
-    def known(self) -> list[tuple[str, Robots]]:
-        """(origin, rules)"""
-        return [(site, rules) for site, (rules, _) in self._rules.items()]
+    def crawl_delay(self, domain: str, agents: Iterable[str]) -> float:
+        """The longest Crawl-delay that the domain's hosts ask these agents for, in seconds."""
+        sites = self._by_domain.get(domain, {})
+        return max((rules.crawl_delay(agent) or 0.0 for agent in set(agents) for rules in sites.values()), default=0.0)
 
     def ask(self, site: str) -> bool:
         """Whether the robots.txt is to be fetched now, by whoever asked; False while somebody does."""
@@ -40,10 +43,18 @@ class Rulebook:
 
     def learn(self, site: str, rules: Robots) -> None:
         self._asking.discard(site)
-        now = self._monotonic()
-        self._rules = {other: known for other, known in self._rules.items() if now < known[1]} if len(self._rules) > MANY else self._rules
+        if len(self._rules) >= MANY:
+            self._forget_stale()
+        self._by_domain.setdefault(registrable_domain(site), {})[site] = rules
         self._rules[site] = rules, self._monotonic() + (rules.retry_after or FRESH_SECONDS)
 
     def forget(self, site: str) -> None:
         """It was not fetched after all."""
         self._asking.discard(site)
+
+    def _forget_stale(self) -> None:
+        now = self._monotonic()
+        self._rules = {site: known for site, known in self._rules.items() if now < known[1]}
+        self._by_domain = {}
+        for site, (rules, _) in self._rules.items():
+            self._by_domain.setdefault(registrable_domain(site), {})[site] = rules

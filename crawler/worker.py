@@ -210,8 +210,6 @@ class Worker:
         self.cycles[session.id] = cycle
         if closing is not None:
             self._start_storing(cycle, closing)
-        for site, rules in self._rulebook.known():
-            self._slow_down(site, rules, cycle)
         log.info("crawler.cycle_running", session=session.id, cycle=cycle.key[1], epoch=held.epoch, waiting=cycle.frontier.waiting)
         self.dispatcher.join(cycle)
         self.poke()
@@ -323,7 +321,7 @@ class Worker:
         refused = isinstance(error, AddressRefused)
         if self._file(cycle, task, partial(cycle.refuse if refused else cycle.failed, task, reason)) and task.kind == "robots":
             # behind a refused address each URL is then refused by itself, and counted
-            self._set_robots(cycle, task, Robots.allow_all() if refused else Robots.from_answer(None, b""))
+            self._set_robots(task, Robots.allow_all() if refused else Robots.from_answer(None, b""))
         self._after(cycle)
 
     def _is_over(self, cycle: Cycle, task: Task, answered_at: float) -> bool:
@@ -354,17 +352,11 @@ class Worker:
             cycle.frontier.follow(task, target)
             self._rulebook.ask(origin(task.url))  # still: nobody else needs to
         else:
-            self._set_robots(cycle, task, Robots.from_answer(exchange.status, exchange.decoded))
+            self._set_robots(task, Robots.from_answer(exchange.status, exchange.decoded))
 
-    def _set_robots(self, cycle: Cycle, task: Task, rules: Robots) -> None:
+    def _set_robots(self, task: Task, rules: Robots) -> None:
         self._rulebook.learn(origin(task.url), rules)
-        for other in (cycle, *self.cycles.values()):
-            self._slow_down(task.url, rules, other)
         self.dispatcher.wake(registrable_domain(task.url))
-
-    def _slow_down(self, url: str, rules: Robots, cycle: Cycle) -> None:
-        clock = self._politeness.clock(registrable_domain(url))
-        clock.crawl_delay = max(clock.crawl_delay, rules.crawl_delay(cycle.agent) or 0.0)
 
     def _after(self, cycle: Cycle) -> None:
         self.dispatcher.join(cycle)

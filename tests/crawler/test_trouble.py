@@ -26,6 +26,7 @@ from crawler.journal import Entry, Journal, Skip
 from crawler.politeness import Politeness
 from crawler.queue import Dispatcher
 from crawler.recover import recover
+from crawler.robots import Robots
 from crawler.rulebook import Rulebook
 from crawler.worker import Worker
 from tests.crawler.crawling import add_session, artifact, batches, crawl, pictures, rows, running, session_of, wait_for, wait_until
@@ -214,6 +215,7 @@ class FakeCycle:
         self.session = CrawlSession(id=session, download_delay=delay)
         self.frontier = Frontier()
         self.frontier.seed([f"http://a.example/{session}/{number}" for number in range(3)])
+        self.agent = "filigrane"
         self.ending, self.unstored, self.in_flight = "", 0, 0
 
     def next(self, domain: str, rulebook: Rulebook) -> Any:
@@ -290,6 +292,23 @@ def test_a_crawl_delay_for_the_sessions_own_agent_counts(services: Services) -> 
         crawl(services, f"{site.url}/", user_agent="mine/1.0")
         times = [one.at for one in site.asked]
     assert min(later - earlier for earlier, later in pairwise(times)) >= 0.295
+
+
+def test_a_crawl_delay_slows_only_those_whom_it_is_asked_of() -> None:
+    rulebook = Rulebook(lambda: 0.0)
+    rulebook.learn("http://a.example", Robots.parse(b"User-agent: slow\nCrawl-delay: 100\n\nUser-agent: *\nCrawl-delay: 2\n"))
+    rulebook.learn("http://www.a.example", Robots.parse(b"User-agent: *\nCrawl-delay: 3\n"))
+    dispatcher = Dispatcher(Politeness(), rulebook, lambda _: True, lambda: 0.0)
+    assert dispatcher.delay("a.example") == 0.0
+    plain: Any = FakeCycle(1, 1.0)
+    dispatcher.join(plain)
+    assert dispatcher.delay("a.example") == 3.0
+    slow: Any = FakeCycle(2, 1.0)
+    slow.agent = "slow/1.0"
+    dispatcher.join(slow)
+    assert dispatcher.delay("a.example") == 100.0
+    dispatcher.leave(slow)
+    assert dispatcher.delay("a.example") == 3.0
 
 
 def test_an_unreachable_robots_txt_says_why(services: Services) -> None:

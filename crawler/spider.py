@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from scrapy import Request, Spider
 from scrapy.crawler import Crawler
@@ -12,13 +13,8 @@ from twisted.python.failure import Failure
 
 from crawler.cycle import LIMITS, Cycle
 from crawler.download import fetched
+from crawler.exchange import Exchange
 from crawler.frontier import Task
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from crawler.worker import Worker
-
 
 SETTINGS: dict[str, Any] = {
     "TWISTED_REACTOR_ENABLED": False,
@@ -39,12 +35,22 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+class Desk(Protocol):
+    """Where answers go: the worker."""
+
+    spider: SessionSpider
+
+    def answered(self, cycle: Cycle, task: Task, exchange: Exchange) -> None: ...
+
+    def failed(self, cycle: Cycle, task: Task, error: BaseException) -> None: ...
+
+
 class SessionSpider(Spider):
     """Lives as long as the worker."""
 
     name = "filigrane"
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Desk) -> None:
         super().__init__()
         self.worker = worker
         worker.spider = self

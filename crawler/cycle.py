@@ -139,16 +139,14 @@ class Cycle:
 
     def _skip(self, task: Task, reason: str) -> None:
         try:
-            self._record(task, Skip(task.url, task.referrer, reason, task.kind == "image"))
+            self._record(Skip(task.url, task.referrer, reason, task.kind == "image"))
         except Unavailable:
             self.frontier.give_back(task)
             raise
 
     def refuse(self, task: Task, reason: str) -> None:
         """Its address may not be asked."""
-        if task.kind == "robots":
-            self.frontier.done(task)
-        else:
+        if task.kind != "robots":
             self._not_asked(task)
             self._skip(task, reason)
 
@@ -161,9 +159,7 @@ class Cycle:
         for domain in list(self.frontier.domains()):
             while limit and (task := self.frontier.take(domain)):
                 limit -= 1
-                if task.kind == "robots":  # it was asked for already, where it no longer is
-                    self.frontier.done(task)
-                else:
+                if task.kind != "robots":  # that was asked for already, where it no longer is
                     self._skip(task, "budget" if task.kind == "page" and not self._pages_left() else reason)
         return not limit
 
@@ -186,11 +182,10 @@ class Cycle:
         """Files that no answer came. A page is asked for once more, last."""
         at = self._clock.now().timestamp()
         if task.kind == "image":
-            self._record(task, Image(task.url, task.referrer, "failed", at, self.elapsed, task.alt, reason=reason))
+            self._record(Image(task.url, task.referrer, "failed", at, self.elapsed, task.alt, reason=reason))
             return
         retry = task.kind == "page" and task.failures + 1 < MAX_TRIES
         self._record(
-            task,
             Page(
                 task.address, task.referrer, task.depth, "failed", at, self.elapsed,
                 reason=reason, hops=task.hops, robots=task.kind == "robots", retry=retry,
@@ -236,9 +231,9 @@ class Cycle:
             documents=found.documents,
             skipped=tuple(skipped),
         )
-        self._record(task, record)
+        self._record(record)
         if image is not None:
-            self._record(task, image)
+            self._record(image)
 
     def _look(self, task: Task, exchange: Exchange) -> Extracted:
         return extract(exchange.decoded, exchange.header("content-type"), task.address)
@@ -296,7 +291,7 @@ class Cycle:
         if target and not why:
             self.frontier.follow(task, target)
         else:
-            self._record(task, self._picture(task, exchange, why))
+            self._record(self._picture(task, exchange, why))
 
     def _picture(self, task: Task, exchange: Exchange, why: str = "") -> Image:
         """The record of an image; what is a picture is kept."""
@@ -331,13 +326,12 @@ class Cycle:
     def _path(self, kind: str) -> Path:
         return local_path(self._folder, *self.key, kind, self.progress.next_seq[kind])
 
-    def _record(self, task: Task, record: Record) -> None:
+    def _record(self, record: Record) -> None:
         """Segment bytes came first, now the journal, then the frontier: a record never points to what is not there."""
         self._journal.append(Entry(*self.key, self.held.epoch, self.progress.records, record))
         self.progress.records += 1
         self._records.append(record)
         self._announcements.extend(self.frontier.apply(record))
-        self.frontier.done(task)
 
     # --- what is to be stored
 

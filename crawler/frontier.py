@@ -1,7 +1,7 @@
 """What a session knows of its site: which URLs are to be fetched, which were, and which page shows which image.
 
 The frontier is a fold over records: `apply` is the only way in which it learns, so replaying a journal gives the same frontier. What is
-being fetched right now is the only thing that it holds beyond the records; after a crash that is fetched again.
+being fetched right now waits nowhere and has no record yet; after a crash that is fetched again.
 """
 
 from __future__ import annotations
@@ -102,7 +102,6 @@ class Frontier:
         self._images: dict[str, _Image] = {}
         self._by_digest: dict[str, Pointer] = {}
         self._waiting: dict[str, tuple[deque[Task], deque[Task]]] = {}
-        self._taken: dict[int, Task] = {}
         self._fresh: set[str] = set()
 
     # --- learning
@@ -212,34 +211,23 @@ class Frontier:
         return fresh
 
     def take(self, domain: str, *, pages: bool = True) -> Task | None:
-        """The next task on the domain; it counts as being fetched until `done` or `give_back`."""
+        """The next task on the domain; it waits no longer, unless it is given back."""
         images, waiting_pages = self._waiting.get(domain, (deque(), deque()))
         queue = images or (waiting_pages if pages else None)
         if not queue:
             return None
-        task = queue.popleft()
-        self._taken[id(task)] = task
-        return task
+        return queue.popleft()
 
     def give_back(self, task: Task) -> None:
         """It was not fetched: first in its queue again."""
-        self._taken.pop(id(task), None)
         images, pages = self._waiting.setdefault(registrable_domain(task.address), (deque(), deque()))
         # a robots.txt that has moved comes before the images, which wait for it
         (pages if task.kind == "page" else images).appendleft(task)
         self._fresh.add(registrable_domain(task.address))
 
-    def done(self, task: Task) -> None:
-        self._taken.pop(id(task), None)
-
     def follow(self, task: Task, target: str) -> None:
         """A redirect of an image or of robots.txt: the same thing, at another address, next."""
-        self._taken.pop(id(task), None)
         self.give_back(replace(task, target=target, hops=task.hops + 1))
-
-    @property
-    def busy(self) -> int:
-        return len(self._taken)
 
     @property
     def waiting(self) -> int:

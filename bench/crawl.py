@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -54,19 +53,21 @@ process.start()
 """
 
 
-def _run(command: list[str], environment: dict[str, str]) -> tuple[str, float, float]:
-    """(stdout, CPU seconds of the process tree, peak MB of its largest process)"""
+def _run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """(CPU seconds of the process and its descendants, peak MB of the largest of them)"""
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled once
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command[:3])} failed:\n{done.stderr[-2000:]}")
-    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, after.ru_maxrss / 1024
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{' '.join(command[:3])} failed:\n{said.read().decode(errors='replace')[-2000:]}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def measure_peer(site: StaticSite, url: str) -> dict[str, Any]:
-    _, cpu, peak = _run([sys.executable, "-c", _PEER, url], dict(os.environ))
+    cpu, peak = _run([sys.executable, "-c", _PEER, url], dict(os.environ))
     return _result("bare CrawlSpider, writes nothing", site.take_count(), cpu, peak)
 
 
@@ -74,7 +75,7 @@ def measure_filigrane(site: StaticSite, url: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as data:
         environment = dict(os.environ, FILIGRANE_ALLOW_NETWORKS="127.0.0.0/8", FILIGRANE_DATA=data)
         command = [sys.executable, "-m", "filigrane.cli", "crawl", url, "--download-delay", "0", "--crawl-delay", "600", "--no-search"]
-        _, cpu, peak = _run(command, environment)
+        cpu, peak = _run(command, environment)
     return _result("filigrane crawl, all artifacts", site.take_count(), cpu, peak)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from msgspec import UNSET
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api_shim import schemas
@@ -14,7 +13,7 @@ from api_shim.links import Links
 from api_shim.pagination import Page
 from api_shim.schemas import number, stamp
 from core.events import SearchHit
-from core.models import Batch, CrawlSession, Match, Media, Picture, Static
+from core.models import Batch, CrawlSession, Match, Media, Picture
 from core.repo import media
 
 _KINDS = ("images", "videos", "documents", "pages", "skipped")
@@ -71,12 +70,10 @@ class Presenter:
 
     def _load(self, picture_ids: Iterable[int]) -> None:
         missing = sorted(set(picture_ids) - self._pictures.keys())
-        for start in range(0, len(missing), 500):
-            pictures = self._tx.scalars(select(Picture).where(Picture.id.in_(missing[start : start + 500]))).all()
-            self._pictures.update((picture.id, picture) for picture in pictures)
-            static_ids = [static_id for picture in pictures for static_id in (picture.preview_id, picture.thumbnail_id)]
-            statics = self._tx.scalars(select(Static).where(Static.id.in_(static_ids)))
-            self._statics.update((static.id, self._links.static(static)) for static in statics)
+        pictures = media.pictures(self._tx, missing)
+        self._pictures.update((picture.id, picture) for picture in pictures)
+        static_ids = [static_id for picture in pictures for static_id in (picture.preview_id, picture.thumbnail_id)]
+        self._statics.update((static.id, self._links.static(static)) for static in media.statics(self._tx, static_ids))
 
     def _media(self, node: Media) -> schemas.Media:
         url = self._links.media(node.path)
@@ -148,10 +145,7 @@ def session(row: CrawlSession, links: Links) -> schemas.Session:
 
 def batches(tx: Session, rows: Sequence[Batch], links: Links) -> list[schemas.Batch]:
     static_ids = [artifact.static_id for row in rows for artifact in row.artifacts]
-    urls: dict[int, str] = {}
-    for start in range(0, len(static_ids), 500):
-        statics = tx.scalars(select(Static).where(Static.id.in_(static_ids[start : start + 500])))
-        urls.update((static.id, links.static(static)) for static in statics)
+    urls = {static.id: links.static(static) for static in media.statics(tx, static_ids)}
     return [_batch(row, urls, links) for row in rows]
 
 

@@ -40,7 +40,8 @@ from crawler.rulebook import Rulebook
 from crawler.spider import SETTINGS, SessionSpider
 from crawler.storing import again_and_again, closings_total, send
 
-AGENT: Final = "filigrane/0.1 (+https://github.com/filigrane/filigrane)"
+AGENT: Final = "filigrane/0.1"
+"""Operators who want to be reached set a session's user_agent."""
 TICK: Final = 0.05
 LOOK: Final = 1.0
 """Seconds between looks at the database for sessions that wait, are paused or deleted."""

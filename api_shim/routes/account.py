@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from sqlalchemy import func, select
 
 from api_shim import bodies, schemas
 from api_shim.endpoint import Answer, Call
 from core.errors import Unauthorized
-from core.models import Media
-from core.repo import accounts, matches
+from core.repo import accounts, matches, media
 
 
 class Credentials(msgspec.Struct):
@@ -22,10 +20,7 @@ class Credentials(msgspec.Struct):
 def show(call: Call) -> Answer:
     account = call.account
     with call.database.read() as tx:
-        images = select(func.count(), func.coalesce(func.sum(Media.disk_usage), 0)).where(
-            Media.account_id == account.id, Media.type == "image"
-        )
-        image_count, disk_usage = tx.execute(images).one()
+        image_count, disk_usage = media.totals(tx, account.id)
         surplus = matches.surplus(tx, account.id)
     return Answer(
         schemas.Account(

@@ -108,6 +108,12 @@ def get(tx: Session, account_id: int, match_id: int) -> Match:
     return match
 
 
+def of_session(tx: Session, account_id: int, session_id: int) -> int:
+    """How many web matches a session's crawls have led to."""
+    found = web_matches(account_id).where(Match.session_id == session_id).subquery()
+    return tx.scalar(select(func.count()).select_from(found)) or 0
+
+
 def surplus(tx: Session, account_id: int) -> int:
     """How many pages with copies were found and are not listed, because their site's rows were full."""
     return tx.scalar(select(func.coalesce(func.sum(MatchSurplus.count), 0)).where(MatchSurplus.account_id == account_id)) or 0

@@ -246,6 +246,23 @@ def linked(tx: Session, picture_id: int, key_id: str, *, key_detected: bool = Fa
     return list(tx.scalars(query).all())
 
 
+def pictures(tx: Session, picture_ids: Sequence[int]) -> list[Picture]:
+    """Those that exist, in no order."""
+    return [picture for some in _batched(picture_ids) for picture in tx.scalars(select(Picture).where(Picture.id.in_(some)))]
+
+
+def statics(tx: Session, static_ids: Sequence[int]) -> list[Static]:
+    """Those that exist, in no order."""
+    return [static for some in _batched(static_ids) for static in tx.scalars(select(Static).where(Static.id.in_(some)))]
+
+
+def totals(tx: Session, account_id: int) -> tuple[int, int]:
+    """(images, their bytes) of the account's tree."""
+    query = select(func.count(), func.coalesce(func.sum(Media.disk_usage), 0))
+    count, size = tx.execute(query.where(Media.account_id == account_id, Media.type == "image")).one()
+    return count, size
+
+
 def _is_name(segment: str) -> bool:
     if segment in ("", ".", "..") or len(segment) > _SEGMENT_LENGTH:
         return False

@@ -11,16 +11,14 @@ from typing import Final
 
 from rich.console import Console
 from rich.status import Status
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api_shim import present, schemas
 from core import outbox
 from core.errors import Conflict, Unavailable
 from core.events import IMAGES
-from core.models import Batch, CrawlSession, Match
-from core.repo import crawls
-from core.repo.matches import web_matches
+from core.models import Batch, CrawlSession
+from core.repo import crawls, matches
 from core.services import Services
 from crawler.journal import Image, Page, decode_piece
 from filigrane.commands import Caller, say
@@ -60,8 +58,7 @@ def run_cycle(caller: Caller, session_id: int) -> tuple[schemas.Batch, str | Non
 
 
 def _tell_matches(tx: Session, caller: Caller, session_id: int) -> None:
-    found = web_matches(caller.account.id).where(Match.session_id == session_id).subquery()
-    count = tx.scalar(select(func.count()).select_from(found))
+    count = matches.of_session(tx, caller.account.id, session_id)
     if count:
         say(f"filigrane: {count} matches of this session; while `filigrane serve` runs they are at {caller.links.api('/matches/web/')}")
 

@@ -29,6 +29,7 @@ demo: install
 	$(BIN)/python -m filigrane.demo $(if $(ONCE),--once)
 
 test: install-dev
+	$(BIN)/python -m tests.servers
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: install-dev

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
 import tempfile
 from contextlib import suppress
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.disk import sync_folder
@@ -19,7 +21,11 @@ from core.errors import InvalidInput
 
 PREFIX: Final = "FILIGRANE_"
 Network = IPv4Network | IPv6Network
-_FORMS: Final = {"database_url": "sqlite:///PATH", "store_url": "file:///PATH", "bus_url": "local:"}
+_FORMS: Final = {
+    "database_url": (r"sqlite:///.+|postgresql\+psycopg://.+", "sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"),
+    "store_url": (r"file:///.+|s3://[^/]+(/.*)?", "file:///PATH or s3://BUCKET/PREFIX"),
+    "bus_url": (r"local:|kafka://[^/]+", "local: or kafka://HOST:PORT,HOST:PORT"),
+}
 _SECRET_LENGTH: Final = 16
 
 
@@ -29,9 +35,25 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     data: Path = Field(default=Path("filigrane-data"), description="Folder of the embedded parts and of local files.")
-    database_url: str = Field(default="", description="Database; empty: SQLite in the data folder.")
-    store_url: str = Field(default="", description="Object store, `file:///folder`; empty: a folder in the data folder.")
-    bus_url: str = Field(default="local:", description="Bus; `local:` is a durable log in the data folder.")
+    database_url: str = Field(
+        default="",
+        repr=False,
+        description="Database, `postgresql+psycopg://user:password@host/database`; empty: SQLite in the data folder.",
+    )
+    store_url: str = Field(
+        default="", description="Object store, `file:///folder` or `s3://bucket/prefix`; empty: a folder in the data folder."
+    )
+    s3_endpoint_url: str = Field(
+        default="", description="Where an S3 that is not Amazon's answers; credentials come by boto3's usual chain."
+    )
+    bus_url: str = Field(default="local:", description="Bus, `kafka://host:port,host:port`; `local:` is a durable log in the data folder.")
+    kafka_api_version: str = Field(
+        default="", pattern=r"^(\d+(\.\d+)*)?$", description="Version of the brokers, such as `3.9`; empty: they are asked."
+    )
+    kafka_options: Annotated[dict[str, Any], NoDecode] = Field(
+        default={}, repr=False, description="More options of the Kafka clients, a JSON object: TLS, SASL, timeouts."
+    )
+    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="Begins the name of every topic and group.")
     public_url: str = Field(
         default="http://127.0.0.1:8000",
         pattern=r"^https?://[^/\s]",
@@ -57,13 +79,20 @@ class Settings(BaseSettings):
             return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("kafka_options", mode="before")
+    @classmethod
+    def _options(cls, value: object) -> object:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError("is a JSON object of client options") from error
+
     @field_validator("database_url", "store_url", "bus_url")
     @classmethod
-    def _embedded_only(cls, value: str, info: ValidationInfo) -> str:
-        form = _FORMS[info.field_name or ""]
-        start, path, _ = form.partition("PATH")
-        if value and not (value.startswith(start) and bool(path) == (value != start)):
-            raise ValueError(f"only {form} can be used; others are not built yet")
+    def _of_a_known_form(cls, value: str, info: ValidationInfo) -> str:
+        pattern, form = _FORMS[info.field_name or ""]
+        if value and not re.fullmatch(pattern, value):
+            raise ValueError(f"is {form}")
         return value
 
     @field_validator("secret_key")
@@ -77,6 +106,12 @@ class Settings(BaseSettings):
     @classmethod
     def _no_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _one_secret_for_all(self) -> Self:
+        if self.database_url.startswith("postgresql") and not self.secret_key:
+            raise ValueError("FILIGRANE_SECRET_KEY is needed where machines share a database: they must agree on it")
+        return self
 
     @cached_property
     def secret(self) -> bytes:
@@ -106,14 +141,14 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        name = PREFIX + str(first["loc"][0]).upper()
-        raise InvalidInput(f"{name}: {first['msg']}", code="settings_invalid") from error
+        name = f"{PREFIX}{first['loc'][0]}: ".upper() if first["loc"] else ""
+        raise InvalidInput(f"{name}{first['msg']}", code="settings_invalid") from error
 
 
 def table() -> str:
     """The documented settings as a Markdown table."""
     lines = ["| Variable | Default | What it is |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in ("", ()) else f"`{field.default}`"
+        default = "" if field.default in ("", (), {}) else f"`{field.default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     return "\n".join(lines) + "\n"

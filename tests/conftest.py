@@ -1,15 +1,22 @@
-"""What tests share."""
+"""What tests share: the embedded parts, and the real servers, one of each for the whole run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from core.services import Services
 from core.settings import Settings
+from tests.servers import Missing
+
+T = TypeVar("T")
+missing: dict[str, str] = {}
+"""Part -> what to do about it."""
 
 
 @pytest.fixture
@@ -17,3 +24,19 @@ def services(tmp_path: Path) -> Iterator[Services]:
     """The embedded parts in a folder of their own; loopback may be crawled."""
     with Services.open(Settings(data=tmp_path / "data", allow_networks=(ip_network("127.0.0.0/8"),))) as opened:
         yield opened
+
+
+def needed(part: str, get: Callable[[], T]) -> T:
+    """What `get` gives; a server that is not to be had skips the test, or fails it with REQUIRE_ALL=1."""
+    try:
+        return get()
+    except Missing as error:
+        missing[part] = str(error)
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail(f"{part} is missing: {error}", pytrace=False)
+        pytest.skip(f"{part} is missing")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for part, text in missing.items():
+        terminalreporter.write_line(f"SKIPPED EVERYTHING ABOUT {part.upper()}: {text}", red=True, bold=True)

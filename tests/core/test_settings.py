@@ -26,13 +26,17 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("DATABASE_URL", "postgresql+psycopg://user:pass@host/db", "not built yet"),
-        ("STORE_URL", "s3://bucket/prefix", "not built yet"),
-        ("BUS_URL", "kafka://host:9092", "not built yet"),
+        ("DATABASE_URL", "mysql://user:pass@host/db", "postgresql"),
+        ("DATABASE_URL", "postgresql://user:pass@host/db", "psycopg"),
+        ("STORE_URL", "s3:///prefix", "s3://BUCKET"),
+        ("BUS_URL", "kafka://", "kafka://HOST"),
+        ("KAFKA_OPTIONS", "pass@word", "JSON object"),
+        ("KAFKA_API_VERSION", "new", "should match"),
+        ("TOPIC_PREFIX", "a/b", "should match"),
         ("DATABASE_URL", "sqlite://", "sqlite:///PATH"),
         ("STORE_URL", "file:///", "file:///PATH"),
         ("STORE_URL", "file://host/folder", "file:///PATH"),
-        ("BUS_URL", "local:elsewhere", "only local:"),
+        ("BUS_URL", "local:elsewhere", "is local:"),
         ("PUBLIC_URL", "pictures.example", "should match"),
         ("SECRET_KEY", "pass@short", "16 characters"),
         ("SEGMENT_SECONDS", "inf", "finite"),
@@ -48,6 +52,24 @@ def test_what_is_wrong_names_its_variable_and_nothing_secret(monkeypatch: pytest
     assert caught.value.code == "settings_invalid"
     assert PREFIX + name in caught.value.details
     assert "pass@" not in str(caught.value) + str(caught.value.__cause__)
+
+
+def test_the_servers_are_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FILIGRANE_SECRET_KEY", "k" * 16)
+    monkeypatch.setenv("FILIGRANE_DATABASE_URL", "postgresql+psycopg://user:pass@host/db")
+    monkeypatch.setenv("FILIGRANE_STORE_URL", "s3://bucket/prefix")
+    monkeypatch.setenv("FILIGRANE_BUS_URL", "kafka://one:9092,two:9092")
+    monkeypatch.setenv("FILIGRANE_KAFKA_OPTIONS", '{"security_protocol": "SSL", "sasl_plain_password": "pass@word"}')
+    settings = load()
+    assert settings.kafka_options["security_protocol"] == "SSL"
+    assert "pass" not in repr(settings)
+
+
+def test_machines_that_share_a_database_need_one_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FILIGRANE_DATABASE_URL", "postgresql+psycopg://user:pass@host/db")
+    with pytest.raises(InvalidInput, match="FILIGRANE_SECRET_KEY") as caught:
+        load()
+    assert "pass@" not in caught.value.details
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:

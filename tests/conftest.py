@@ -12,7 +12,7 @@ import pytest
 
 from core.services import Services
 from core.settings import Settings
-from tests.servers import Missing
+from tests.servers import Missing, kafka
 
 T = TypeVar("T")
 missing: dict[str, str] = {}
@@ -24,6 +24,17 @@ def services(tmp_path: Path) -> Iterator[Services]:
     """The embedded parts in a folder of their own; loopback may be crawled."""
     with Services.open(Settings(data=tmp_path / "data", allow_networks=(ip_network("127.0.0.0/8"),))) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """host:port of a Kafka broker: the one that FILIGRANE_TEST_KAFKA names, else one of the run's own. Shared: use names of your own."""
+    if named := os.environ.get("FILIGRANE_TEST_KAFKA"):
+        yield named
+        return
+    needed("kafka", kafka.get)
+    with kafka.Kafka(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker.bootstrap
 
 
 def needed(part: str, get: Callable[[], T]) -> T:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 import pytest
 
 from core.services import Services
 from core.settings import Settings
-from tests.servers import Missing, kafka
+from tests.servers import Missing, kafka, s3
 
 T = TypeVar("T")
 missing: dict[str, str] = {}
@@ -46,6 +48,21 @@ def needed(part: str, get: Callable[[], T]) -> T:
         if os.environ.get("REQUIRE_ALL") == "1":
             pytest.fail(f"{part} is missing: {error}", pytrace=False)
         pytest.skip(f"{part} is missing")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Bucket]:
+    """A bucket on the S3 of the run. Tests keep apart by prefixes; who kills servers starts one of its own (`s3.kind()`)."""
+    with ExitStack() as opened:
+        yield needed("s3", lambda: opened.enter_context(s3.shared(tmp_path_factory.mktemp("s3"))))
+
+
+@pytest.fixture
+def s3_settings(s3_server: s3.Bucket, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Values for `Settings`, under a prefix of the test's own; the credentials are in the environment, also of processes that it starts."""
+    for name, value in s3_server.credentials().items():
+        monkeypatch.setenv(name, value)
+    return s3_server.settings(uuid4().hex)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

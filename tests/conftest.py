@@ -14,7 +14,7 @@ import pytest
 
 from core.services import Services
 from core.settings import Settings
-from tests.servers import Missing, kafka, s3
+from tests.servers import Missing, kafka, postgres, s3
 
 T = TypeVar("T")
 missing: dict[str, str] = {}
@@ -63,6 +63,27 @@ def s3_settings(s3_server: s3.Bucket, monkeypatch: pytest.MonkeyPatch) -> dict[s
     for name, value in s3_server.credentials().items():
         monkeypatch.setenv(name, value)
     return s3_server.settings(uuid4().hex)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Cluster]:
+    """A running PostgreSQL; tests make databases of their own in it."""
+    with ExitStack() as stack:
+        yield needed("postgres", lambda: stack.enter_context(postgres.cluster()))
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: postgres.Cluster) -> Iterator[str]:
+    """The name of a database with the newest schema."""
+    with postgres_server.migrated() as name:
+        yield name
+
+
+@pytest.fixture
+def postgres_url(postgres_server: postgres.Cluster, postgres_template: str) -> Iterator[str]:
+    """A new database with the newest schema."""
+    with postgres_server.database(postgres_template) as url:
+        yield url
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

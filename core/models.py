@@ -323,7 +323,7 @@ class MatchMedia(Base):
 
 
 class MatchSurplus(Base):
-    """How many further pages of a site showed a picture after its 1,000 rows were full."""
+    """How many further pages of a site showed a picture after its 1,000 rows were full; the row means that they are."""
 
     __tablename__ = "match_surplus"
 
@@ -331,6 +331,9 @@ class MatchSurplus(Base):
     picture_id: Mapped[int] = mapped_column(ForeignKey("pictures.id"), primary_key=True)
     site: Mapped[str] = mapped_column(String(255), primary_key=True)
     count: Mapped[int] = mapped_column(default=0)
+    """About how many, from the sketch."""
+    sketch: Mapped[bytes | None]
+    """Which ones, for `core.repo.distinct`."""
 
 
 class Outbox(Base):

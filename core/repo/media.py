@@ -224,26 +224,38 @@ def changes(tx: Session, account_id: int, since_version: int) -> list[MediaChang
     return _states(tx, tx.scalars(later).all())
 
 
-def linked(tx: Session, picture_id: int, key_id: str, *, key_detected: bool = False, lock: bool = False) -> list[Media]:
-    """The media that a find of a picture is about.
+def linked(tx: Session, picture_id: int, key_id: str, *, key_detected: bool = False) -> list[Media]:
+    """The media that a find of a picture is about; see `concerned`."""
+    return concerned(of_pictures(tx, [picture_id]).get(picture_id, ()), key_id, key_detected=key_detected)
+
+
+def concerned(nodes: Iterable[Media], key_id: str, *, key_detected: bool = False) -> list[Media]:
+    """Those of a picture's media that a find is about.
 
     With a key, those registered with it. Without, the plain ones; the keyed ones too when no key of the picture was detected in the found
     bytes (`key_detected`).
+    """
+    if not key_id and not key_detected:
+        return list(nodes)
+    return [node for node in nodes if node.registration is not None and node.registration.key_id == key_id]
+
+
+def of_pictures(tx: Session, picture_ids: Iterable[int], *, lock: bool = False) -> dict[int, list[Media]]:
+    """Picture id -> its media, by id.
 
     Args:
-        lock: rows stay locked until the transaction ends (SQLite locks as a whole).
+        lock: rows stay locked until the transaction ends (SQLite locks as a whole); always in the order of their ids, so that two who
+            lock some of the same wait for each other and not for ever.
     """
-    query = (
-        select(Media)
-        .join(Registration, Media.registration_id == Registration.id)
-        .where(Registration.picture_id == picture_id)
-        .order_by(Media.id)
-    )
-    if key_id or key_detected:
-        query = query.where(Registration.key_id == key_id)
-    if lock:
-        query = query.with_for_update(of=Media)
-    return list(tx.scalars(query).all())
+    found: dict[int, list[Media]] = {}
+    for some in _batched(sorted(set(picture_ids))):
+        query = select(Media, Registration.picture_id).join(Registration, Media.registration_id == Registration.id)
+        query = query.where(Registration.picture_id.in_(some)).order_by(Registration.picture_id, Media.id)
+        if lock:
+            query = query.with_for_update(of=Media)
+        for node, picture_id in tx.execute(query):
+            found.setdefault(picture_id, []).append(node)
+    return found
 
 
 def pictures(tx: Session, picture_ids: Sequence[int]) -> list[Picture]:

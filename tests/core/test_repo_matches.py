@@ -102,6 +102,33 @@ def test_a_site_has_so_many_rows(services: Services, monkeypatch: pytest.MonkeyP
         assert matches.surplus(tx, jo.id) == 2
 
 
+def test_a_logo_on_many_pages_costs_little_and_a_replay_counts_nothing_twice(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matches, "ROWS_PER_SITE", 10)
+    with services.database.write() as tx:
+        jo = account_of(tx)
+        node = put(tx, jo, "jo/logo.png")
+
+    def see(first: int) -> int:
+        with services.database.write() as tx:
+            return len(matches.record(tx, [draft_of(node, page_url=f"http://a/{page}") for page in range(first, first + 500)], NOW))
+
+    assert [see(first) for first in range(0, 5000, 500)] == [10] + [0] * 9
+    with services.database.read() as tx:
+        surplus = matches.surplus(tx, jo.id)
+    assert surplus == pytest.approx(4990, rel=0.05)
+    assert [see(first) for first in range(0, 4750, 250)] == [0] * 19
+    with services.database.read() as tx:
+        assert matches.surplus(tx, jo.id) == surplus
+        assert count(tx) == 10
+
+
+def test_the_same_match_twice_in_a_transaction_is_one(services: Services) -> None:
+    with services.database.write() as tx:
+        node = put(tx, account_of(tx), "jo/a.jpg")
+        assert len(matches.record(tx, [draft_of(node), draft_of(node, score=1.0)], NOW)) == 1
+        assert count(tx) == 1
+
+
 def test_136_after_deletion_and_after_registering_anew(services: Services) -> None:
     with services.database.write() as tx:
         jo = account_of(tx)

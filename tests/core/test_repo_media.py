@@ -102,7 +102,7 @@ def test_linked_media(services: Services) -> None:
         picture = node.registration.picture_id
 
         def paths(key_id: str, *, key_detected: bool = False) -> list[str]:
-            return [found.path for found in media.linked(tx, picture, key_id, key_detected=key_detected, lock=True)]
+            return [found.path for found in media.linked(tx, picture, key_id, key_detected=key_detected)]
 
         assert paths("k1") == ["jo/marked.jpg"]
         assert paths("") == ["jo/plain.jpg", "jo/marked.jpg"]

@@ -15,3 +15,5 @@ def upgrade() -> None:
     with op.batch_alter_table("leases") as leases:
         leases.add_column(sa.Column("delay", sa.Double(), nullable=False, server_default="0"))
         leases.add_column(sa.Column("wanted", sa.DateTime(timezone=True), nullable=True))
+    with op.batch_alter_table("match_surplus") as surplus:
+        surplus.add_column(sa.Column("sketch", sa.LargeBinary(), nullable=True))

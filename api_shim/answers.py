@@ -96,7 +96,7 @@ class Answers:
         future: Future[SearchAnswered] = Future()
         self._waiting[question.search] = future
         try:
-            self._services.bus.publish([Outgoing(SEARCHES, question.search, events.encode(question))])
+            self._services.bus.publish([Outgoing(SEARCHES, question.search, events.encode(question), {"request_id": question.request_id})])
             return future.result((question.deadline - self._services.clock.now()).total_seconds())
         except FutureTimeout as error:
             raise Unavailable("the search was not answered in time", code="search_timeout", retry_after=5) from error

@@ -14,6 +14,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -143,6 +144,7 @@ class Decoders:
         self._limits = limits
         self._free: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         self._closed = threading.Event()
+        self._busy: set[_Worker] = set()
         self.size = workers or max(1, os.cpu_count() or 1)
         for _ in range(self.size):
             self._free.put(None)  # started when first needed
@@ -159,16 +161,27 @@ class Decoders:
         worker = self._free.get()
         try:
             worker = worker if worker is not None and worker.alive else _Worker(self._limits)
+            self._busy.add(worker)
+            if self._closed.is_set():  # `abandon` may have looked before
+                raise Unavailable("the decoders are closed")
             return worker.run(function, args, named)
         except _Died as error:
             raise InvalidImage(str(error), code="decoder_died") from error
         finally:
+            if worker is not None:
+                self._busy.discard(worker)
             self._free.put(worker)
 
     def read(self, data: bytes, *, hashed: bool = False) -> Picture:
         """`read_picture` in a worker; what the header tells is refused here."""
         check(data, self._limits)
         return self.run(read_picture, data, hashed=hashed, limits=self._limits)
+
+    def abandon(self) -> None:
+        """Ends what the workers are at: their calls raise InvalidImage, later ones Unavailable."""
+        self._closed.set()
+        for worker in self._busy.copy():
+            worker.kill()
 
     def close(self) -> None:
         """Ends the workers, once they have finished what they hold."""
@@ -224,6 +237,11 @@ class _Worker:
             return self._pipe.poll(_START_SECONDS) and bool(self._pipe.recv())
         except (EOFError, OSError):
             return False
+
+    def kill(self) -> None:
+        """From another thread than the one that uses it, which sees its end."""
+        with suppress(ValueError):  # closed meanwhile
+            self._process.kill()
 
     def stop(self) -> None:
         self.alive = False

@@ -24,6 +24,7 @@ from crawler.journal import Image, Page, decode_piece
 from filigrane.commands import Caller, say
 from filigrane.serve import AlreadyRunning, Running, lock, running_on
 from filigrane.supervisor import Child, Supervisor, environment
+from matcher.member import GROUP
 
 _TICK: Final = 0.1
 _DEATHS: Final = 4
@@ -110,8 +111,6 @@ class _Own:
         """Whether our matcher has still to look at pictures. A running `serve` matches on by itself."""
         if self._supervisor is None or not self._session.search:
             return False
-        from matcher.worker import GROUP  # the image libraries take a second to load
-
         return self._services.bus.lag(IMAGES, GROUP) > 0
 
     @property

@@ -34,9 +34,9 @@ from filigrane.demo.site import Original, Served, build, serve
 from filigrane.serve import Running, children, free_port, healthy, lock, url_of
 from filigrane.supervisor import Supervisor
 from matcher import registrar
+from matcher.member import GROUP
 from matcher.pixels import U8
 from matcher.watermark.keys import Registration
-from matcher.worker import GROUP
 
 HOST: Final = "127.0.0.1"
 PATIENCE: Final = 150.0

@@ -13,10 +13,13 @@ from core.repo import crawls
 from core.services import Services
 from matcher import worker
 from matcher.decode import Decoders
+from matcher.images import Images
+from matcher.member import GROUP, Stopped, patiently
 from matcher.pipeline import Pipeline
+from matcher.reading import Task, stretches
 from matcher.registry import Registry
+from matcher.searching import Searches
 from matcher.watermark.embed import embed
-from matcher.worker import GROUP, Images, Task, patiently, stretches
 from tests.matcher.pictures import encoded, mirror, photo, resize
 from tests.matcher.world import NOW, World
 
@@ -31,7 +34,7 @@ def images(services: Services, decoders: Decoders) -> Iterator[Images]:
     registry = Registry(services)
     made = Images(services, registry, Pipeline(registry), decoders, threading.Event())
     yield made
-    made._threads.shutdown()
+    made.close()
 
 
 def _polled(services: Services) -> list[Message]:
@@ -125,7 +128,7 @@ def test_a_dependency_that_is_away_is_waited_for() -> None:
 
     assert patiently(work, stop) == "done"
     stop.set()
-    with pytest.raises(worker.Stopped):
+    with pytest.raises(Stopped):
         patiently(work, stop)
 
 
@@ -146,15 +149,15 @@ def _answers(world: World) -> list[SearchAnswered]:
 
 def test_searches_are_answered_refused_or_too_late(world: World, decoders: Decoders) -> None:
     world.register("a.jpg", encoded(photo(1), "JPEG"))
-    pipeline, stop = Pipeline(Registry(world.services)), threading.Event()
+    searches = Searches(world.services, Pipeline(Registry(world.services)), decoders, threading.Event())
     data = encoded(photo(1), "JPEG", quality=50)
     for message in (
         _ask(world, data, timedelta(seconds=-1)),
         _ask(world, data, timedelta(hours=1), search="good"),
         _ask(world, data, timedelta(hours=1), search="bent", transform="bend"),
     ):
-        worker.answer(world.services, pipeline, decoders, message, stop)
-    worker.answer(world.services, pipeline, decoders, _ask(world, b"no picture", timedelta(hours=1), search="bad"), stop)
+        searches.answer(message)
+    searches.answer(_ask(world, b"no picture", timedelta(hours=1), search="bad"))
     got = {a.search: (len(a.hits), a.error_code) for a in _answers(world)}
     assert got == {"good": (1, None), "bent": (0, "bad_transform"), "bad": (0, "invalid_image")}
 

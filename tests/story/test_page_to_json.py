@@ -23,6 +23,7 @@ from core.repo import accounts
 from core.services import Services
 from matcher import registrar
 from matcher import worker as matcher
+from matcher.member import GROUP
 from tests.crawler.crawling import running, wait_until
 from tests.site import Reply, Site
 
@@ -74,7 +75,7 @@ def test_from_a_page_to_json(services: Services, tmp_path: Path) -> None:
         assert put.status_code == 201, put.text
         session = http.post("/api/v1/crawling/sessions/", json={"url": f"{site.url}/", "download_delay": 0}).json()
         wait_until(lambda: http.get(session["url"]).json()["state"] == "done")
-        wait_until(lambda: http.get("/api/v1/matches/web").json()["count"] == 3 and not services.bus.lag("images", matcher.GROUP))
+        wait_until(lambda: http.get("/api/v1/matches/web").json()["count"] == 3 and not services.bus.lag("images", GROUP))
         found = http.get("/api/v1/matches/web").json()["results"]
         (batch,) = http.get("/api/v1/crawling/batches/").json()["results"]
         tar = http.get(batch["images"]["tar"])

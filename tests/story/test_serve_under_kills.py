@@ -23,8 +23,8 @@ from core.urls import registrable_domain
 from filigrane.demo.report import expected, sighting, smallest_gap
 from filigrane.demo.site import Served, build, serve, watermark
 from matcher import registrar
+from matcher.member import GROUP
 from matcher.watermark.keys import Registration
-from matcher.worker import GROUP
 from tests.crawler.crawling import batches, pictures, rows, session_of, wait_until
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(400)]

@@ -89,7 +89,7 @@ def create_app(services: Services) -> Starlette:
             Mount(BASE, app=Router(API, redirect_slashes=False)),
             Route("/static/{address}", _plain(static.static, state), methods=["GET"]),
             Route("/objects/{key:path}", _plain(static.stored_object, state), methods=["GET"]),
-            Route("/healthz", _plain(health.healthz, state), methods=["GET"]),
+            Route("/healthz", _healthz, methods=["GET"]),
         ],
         middleware=[Middleware(Requests)],
         exception_handlers={HTTPException: _http_error},
@@ -107,6 +107,10 @@ def _plain(handler: Callable[[Request, ApiState], Response], state: ApiState) ->
         return await run_in_threadpool(handler, request, state)
 
     return endpoint
+
+
+async def _healthz(request: Request) -> Response:
+    return await health.healthz(request.app.state.api)
 
 
 def _http_error(request: Request, error: Exception) -> Response:

@@ -9,13 +9,20 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import MutableHeaders
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim.errors import INTERNAL, error_response
 from core.errors import FiligraneError, InvalidInput
+from core.telemetry import histogram
 
 URL_LIMIT: Final = 16_384
 _CAPABILITY: Final = re.compile(r"^(/static/\d+,|/objects/).*")
+
+_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+_SECONDS: Final = histogram(
+    "filigrane_api_request_seconds", "Requests by method, template of the address, and status (0: cut).", ["method", "route", "status"]
+)
 
 _log = structlog.get_logger()
 
@@ -32,6 +39,7 @@ class Requests:
             return
         request_id = uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        inner = _without_slash(scope)
         started, status = time.monotonic(), 0
 
         async def send_with_id(message: Message) -> None:
@@ -43,15 +51,17 @@ class Requests:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._guarded(scope, receive, send_with_id, lambda: status != 0)
+                await self._guarded(inner, receive, send_with_id, lambda: status != 0)
             finally:
-                _log.info("request", **_line(scope), status=status, ms=round(1000 * (time.monotonic() - started), 1))
+                seconds = time.monotonic() - started
+                _SECONDS.labels(_method(scope), _route(inner), status).observe(seconds)
+                _log.info("request", **_line(scope), status=status, ms=round(1000 * seconds, 1))
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, begun: Any) -> None:
         try:
             if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > URL_LIMIT:
                 raise InvalidInput("the URL is too long", code="url_too_long")
-            await self._app(_without_slash(scope), receive, send)
+            await self._app(scope, receive, send)
         except FiligraneError as error:
             if begun():
                 raise
@@ -69,6 +79,16 @@ def _without_slash(scope: Scope) -> Scope:
         return scope
     raw = scope.get("raw_path")
     return {**scope, "path": path[:-1], "raw_path": raw[:-1] if raw and raw.endswith(b"/") else raw}
+
+
+def _method(scope: Scope) -> str:
+    return scope["method"] if scope["method"] in _METHODS else "other"
+
+
+def _route(scope: Scope) -> str:
+    """The template of the address, as the router left it in the scope; never the address."""
+    route = scope.get("route")
+    return f"{scope.get('root_path', '')}{route.path}" if isinstance(route, Route) else "none"
 
 
 def _line(scope: Scope) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Final
 
 from api_shim.answers import Answers
 from api_shim.auth import Attempts
+from core.health import Health, checks_of
 from core.netguard import Netguard
 from core.services import Services
 from matcher import registrar
@@ -21,6 +22,7 @@ class ApiState:
         self.services = services
         self.answers = Answers(services)
         self.attempts = Attempts(services.clock)
+        self.health = Health(checks_of(services))
         self.netguard = Netguard(services.settings.allow_networks)
         self._decoders = Decoders(DECODERS)
 

@@ -17,6 +17,7 @@ from core.bus.embedded import EmbeddedBus
 from core.clock import Clock, SystemClock
 from core.database import Database
 from core.errors import InvalidInput
+from core.metered import metered
 from core.objectstore import ObjectStore
 from core.objectstore.folder import FolderStore
 from core.settings import Settings, load
@@ -45,8 +46,9 @@ class Services:
         with ExitStack() as opened:
             database = Database(settings.database_url or URL.create("sqlite", database=str(settings.data / "filigrane.sqlite")))
             opened.callback(database.close)
-            database.migrate()
-            services = cls(settings, database, _store(settings), _bus(settings), clock or SystemClock())
+            metered("database", database).migrate()
+            store = metered("store", _store(settings))
+            services = cls(settings, database, store, metered("bus", _bus(settings)), clock or SystemClock())
             opened.pop_all()
         return services
 

@@ -27,6 +27,8 @@ _FORMS: Final = {
     "bus_url": (r"local:|kafka://[^/]+", "local: or kafka://HOST:PORT,HOST:PORT"),
 }
 _SECRET_LENGTH: Final = 16
+PLACEHOLDER: Final = "change-me"
+"""What stands for every secret in deploy/; nothing starts with it."""
 
 
 class Settings(BaseSettings):
@@ -72,6 +74,13 @@ class Settings(BaseSettings):
         default=10.0, gt=0, allow_inf_nan=False, description="How long a segment of pictures stays open; pages take six times as long."
     )
 
+    metrics_listen: str = Field(
+        default="",
+        pattern=r"^(\S+:\d{1,5})?$",
+        description="Where a role answers `/metrics`, `/healthz` and `/readyz`, `host:port`; empty: nowhere. Under `serve` each role "
+        "takes the next port: scheduler, api, crawler, matcher.",
+    )
+
     @field_validator("allow_networks", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
@@ -100,6 +109,13 @@ class Settings(BaseSettings):
     def _hard_to_guess(cls, value: str) -> str:
         if value and len(value) < _SECRET_LENGTH:
             raise ValueError(f"needs {_SECRET_LENGTH} characters or more, drawn at random")
+        return value
+
+    @field_validator("secret_key", "database_url")
+    @classmethod
+    def _not_of_the_example(cls, value: str) -> str:
+        if PLACEHOLDER in value:
+            raise ValueError(f"still has {PLACEHOLDER!r} from the example in it; draw a secret of your own")
         return value
 
     @field_validator("public_url")

@@ -1,28 +1,31 @@
-"""Structured logs on stderr, one JSON line per event, and counters."""
+"""Structured logs on stderr, one JSON line per event; and the figures that `/metrics` shows, declared where they are counted."""
 
 from __future__ import annotations
 
 import logging
-import re
+import os
+import socket
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
-from functools import partial
-from typing import Any, Final
+from collections.abc import MutableMapping, Sequence
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as _installed
+from typing import Any, Final, NamedTuple
 
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge, Histogram
 
-_SECRET: Final = re.compile(r"token|password|secret|authorization|cookie", re.IGNORECASE)
+from core import scrub
 
 
 def configure(role: str, *, level: int = logging.INFO) -> None:
-    """Logs of this process, also those of libraries: JSON on stderr with the role's name in every line."""
+    """Logs of this process, also those of libraries: JSON on stderr, with role, host, process and version in every line."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        partial(_with_role, role),
+        partial(_with_process, {"role": role, "host": socket.gethostname(), "version": version()}),
         drop_secrets,
     ]
     structlog.configure(
@@ -42,25 +45,65 @@ def configure(role: str, *, level: int = logging.INFO) -> None:
     logging.root.setLevel(max(level, logging.WARNING))  # what libraries say below that is theirs
 
 
-def _with_role(role: str, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    # not a context variable: those of the configuring thread are not seen by the others
-    event["role"] = role
+@cache
+def version() -> str:
+    """The version of this program."""
+    try:
+        return _installed("filigrane")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _with_process(process: dict[str, str], _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    # no context variables: those of the configuring thread are not seen by the others
+    event.update(process, pid=os.getpid())
     return event
 
 
 def drop_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Removes what is named like a secret, at any depth: no token ever reaches a log."""
-    return {name: _clean(name, value) for name, value in event.items()}
+    """Removes what is named or looks like a secret, at any depth: no token ever reaches a log."""
+    return {name: scrub.named(name, value) for name, value in event.items()}
 
 
-def _clean(name: Any, value: Any) -> Any:
-    if isinstance(name, str) and _SECRET.search(name):
-        return "***"
-    if isinstance(value, Mapping):
-        return {key: _clean(key, inner) for key, inner in value.items()}
-    return [_clean(None, inner) for inner in value] if isinstance(value, (list, tuple)) else value
+# --- figures
+
+
+class Figure(NamedTuple):
+    """What the documentation says of a metric."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    text: str
+
+
+SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Buckets for what is waited for."""
+_declared: Final[dict[str, Figure]] = {}
 
 
 def counter(name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:
-    """A counter of this process."""
+    """A counter of this process. Labels take few values: never a URL, a domain or an account."""
+    _declare(name.removesuffix("_total") + "_total", "counter", help_text, labels)
     return Counter(name, help_text, labels)
+
+
+def gauge(name: str, help_text: str, labels: Sequence[str] = ()) -> Gauge:
+    """A figure that goes up and down."""
+    _declare(name, "gauge", help_text, labels)
+    return Gauge(name, help_text, labels)
+
+
+def histogram(name: str, help_text: str, labels: Sequence[str] = (), buckets: Sequence[float] = SECONDS) -> Histogram:
+    """How long things took, in seconds."""
+    _declare(name, "histogram", help_text, labels)
+    return Histogram(name, help_text, labels, buckets=buckets)
+
+
+def _declare(name: str, kind: str, help_text: str, labels: Sequence[str]) -> None:
+    _declared[name] = Figure(name, kind, tuple(labels), help_text)
+
+
+def figures() -> list[Figure]:
+    """Every figure that the modules loaded so far declare, by name."""
+    return [_declared[name] for name in sorted(_declared)]

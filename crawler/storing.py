@@ -11,9 +11,9 @@ import structlog
 from core.errors import NotFound, ObjectMissing, StaleLease
 from core.models import CrawlSession
 from core.services import Services
-from core.telemetry import counter
 from crawler import publish
 from crawler.cycle import Cycle
+from crawler.figures import closings_total, published, sends_total
 from crawler.publish import Closing
 
 BACK_OFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -22,8 +22,6 @@ BACK_OFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 T = TypeVar("T")
 
 log = structlog.get_logger()
-closings_total = counter("filigrane_crawler_closings_total", "Closings by what became of them.", ["outcome"])
-sends_total = counter("filigrane_crawler_sends_total", "Pieces whose messages were published, or left to heal.", ["outcome"])
 
 
 async def again_and_again(cycle: Cycle, what: str, call: Callable[[], Awaitable[T]]) -> T | None:
@@ -54,6 +52,7 @@ def send(services: Services, session: CrawlSession, closing: Closing, tar_keys: 
     try:
         publish.send(services, session, closing, tar_keys)
         sends_total.labels("sent").inc()
+        published(closing.piece.records, services.clock.now().timestamp())
     except Exception as error:  # whatever it is: the piece is stored, and what comes after it goes on
         sends_total.labels("left to heal").inc()
         log.warning("crawler.send_failed", session=session.id, piece=closing.seq, kind=type(error).__name__, error=str(error))

@@ -21,13 +21,14 @@ from core.errors import AddressRefused, Conflict, FiligraneError, NotFound, Obje
 from core.events import SESSIONS
 from core.leases import Held
 from core.models import CrawlSession
+from core.monitor import beat
 from core.repo import crawls
 from core.services import Services
-from core.telemetry import counter
 from core.urls import origin, registrable_domain
-from crawler import artifacts, publish
+from crawler import artifacts, figures, publish
 from crawler.cycle import MAX_HOPS, Cycle, Progress, drop_local
 from crawler.exchange import DownloadError, Exchange
+from crawler.figures import bytes_total, closings_total, requests_total
 from crawler.frontier import Frontier, Task
 from crawler.holdings import TTL, Holdings
 from crawler.journal import Journal
@@ -38,7 +39,7 @@ from crawler.recover import over, recover
 from crawler.robots import Robots
 from crawler.rulebook import Rulebook
 from crawler.spider import SETTINGS, SessionSpider
-from crawler.storing import again_and_again, closings_total, send
+from crawler.storing import again_and_again, send
 
 AGENT: Final = "filigrane/0.1"
 """Operators who want to be reached set a session's user_agent."""
@@ -56,7 +57,6 @@ SKIPS_AT_ONCE: Final = 1000
 """URLs that are skipped between two looks at everything else."""
 
 log = structlog.get_logger()
-requests_total = counter("filigrane_crawler_requests_total", "Requests by kind and outcome.", ["kind", "outcome"])
 
 
 T = TypeVar("T")
@@ -97,6 +97,7 @@ class Worker:
         settings.set("FILIGRANE_ALLOW_NETWORKS", list(self._services.settings.allow_networks))
         crawler = Crawler(SessionSpider, settings)
         engine = asyncio.create_task(crawler.crawl_async(self))
+        figures.watch(self.cycles, self.holdings)
         threading.Thread(target=self._listen, name="sessions", daemon=True).start()
         jobs = [
             asyncio.create_task(self._every(seconds, job))
@@ -304,6 +305,7 @@ class Worker:
     def answered(self, cycle: Cycle, task: Task, exchange: Exchange) -> None:
         """Scrapy has an answer."""
         requests_total.labels(task.kind, str(exchange.status)).inc()
+        bytes_total.labels(task.kind).inc(len(exchange.body))
         if not self._is_over(cycle, task, exchange.answered_at):
             return
         room = RECORD_BYTES + (0 if task.kind == "image" else 4 * len(exchange.decoded))
@@ -369,6 +371,7 @@ class Worker:
 
     def _tick(self) -> None:
         """Group commit of the local files, closings that are due, cycles whose time is over."""
+        beat()
         for cycle in list(self.cycles.values()):
             cycle.sync()
             if cycle.closing_due():

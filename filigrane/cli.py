@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from core import scrub
 from core.errors import Corrupt, FiligraneError, Unavailable
 
 OK: Final = 0
@@ -35,7 +36,7 @@ def run(given: argparse.Namespace) -> int:
     try:
         return command(given)
     except FiligraneError as error:
-        sys.stderr.write(f"filigrane: {error.details} [{error.code}]\n")
+        sys.stderr.write(f"filigrane: {scrub.text(error.details)} [{error.code}]\n")
         return _code_of(error)
     except KeyboardInterrupt:
         sys.stderr.write("filigrane: interrupted\n")
@@ -68,12 +69,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+    from core.telemetry import version
 
-    try:
-        return version("filigrane")
-    except PackageNotFoundError:
-        return "(not installed)"
+    return version()
 
 
 # argparse keeps the type of what add_subparsers returns to itself
@@ -98,8 +96,15 @@ def _add_address(added: argparse.ArgumentParser) -> None:
     added.add_argument("--port", type=_port, default=8000, help="port to listen on, 0 for a free one (default: %(default)s)")
 
 
+def _add_metrics(added: argparse.ArgumentParser) -> None:
+    text = "answer /metrics, /healthz and /readyz here (default: FILIGRANE_METRICS_LISTEN, else nowhere)"
+    added.add_argument("--metrics", type=_address, metavar="HOST:PORT", help=text)
+
+
 def _add_serve(commands: _Commands) -> None:
-    _add_address(_add(commands, "serve", "roles:serve", "run everything on this machine until SIGTERM", account=False))
+    added = _add(commands, "serve", "roles:serve", "run everything on this machine until SIGTERM", account=False)
+    _add_address(added)
+    _add_metrics(added)
 
 
 def _add_roles(commands: _Commands) -> None:
@@ -113,6 +118,7 @@ def _add_roles(commands: _Commands) -> None:
         added = _add(commands, role, "roles:run", f"one role: {text}", account=False)
         added.set_defaults(role=role)
         added.add_argument("--with-parent", action="store_true", help="end when standard input ends (as a child of `serve`)")
+        _add_metrics(added)
         if role == "api":
             _add_address(added)
         if role == "crawler":
@@ -191,6 +197,13 @@ def _port(text: str) -> int:
     if not 0 <= value <= 65535:
         raise argparse.ArgumentTypeError("a port is 0 to 65535")
     return value
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host:
+        raise argparse.ArgumentTypeError("an address is HOST:PORT")
+    return f"{host}:{_port(port)}"
 
 
 if __name__ == "__main__":

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
-from core.errors import Unavailable
 from core.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,10 +15,7 @@ if TYPE_CHECKING:
 
 ROLES: Final = ("scheduler", "api", "crawler", "matcher")
 PATIENCE: Final = 60.0
-"""Seconds that a role waits at its start for a dependency that does not answer."""
-_BACK_OFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
-
-log = structlog.get_logger()
+"""Seconds that a worker waits at its start for a part that does not answer. The API waits for ever, and answers 503."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +35,8 @@ def run(role: str, settings: Settings, options: Options) -> None:
     """Runs the role in the main thread until SIGTERM or SIGINT.
 
     Raises:
-        Unavailable: a dependency did not answer for 60 s.
+        InvalidInput: a setting is wrong.
+        Unavailable: a part did not answer a worker for 60 s.
     """
     from core import telemetry
 
@@ -57,41 +50,34 @@ def run(role: str, settings: Settings, options: Options) -> None:
 
 
 def _run(role: str, settings: Settings, options: Options, stop: threading.Event) -> None:
-    with _opened(settings, stop) as services:
-        if stop.is_set():
-            return
+    from core.monitor import monitoring
+    from core.opening import Opening
+
+    opening = Opening(settings, stop)
+    opening.start()
+    with monitoring(settings.metrics_listen, opening.parts):
         if role == "api":
             from api_shim import server
 
-            server.run(services, options.host, options.port, stop)
-        elif role == "crawler":
-            from crawler import worker as crawling
-
-            crawling.run(services, stop, name=options.name, only_session=options.only_session)
-        elif role == "matcher":
-            from matcher import worker as matching
-
-            matching.run(services, stop)
-        else:
-            from scheduler import clock
-
-            clock.run(services, stop)
+            server.run(opening, options.host, options.port, stop)
+        elif (services := opening.wait(PATIENCE)) is not None:
+            with services:
+                _work(role, services, options, stop)
 
 
-def _opened(settings: Settings, stop: threading.Event) -> Services:
-    """The services; tries again for a while when one does not answer. Raises Unavailable."""
-    from core.services import Services
+def _work(role: str, services: Services, options: Options, stop: threading.Event) -> None:
+    if role == "crawler":
+        from crawler import worker as crawling
 
-    until = time.monotonic() + PATIENCE
-    for attempt in itertools.count():
-        try:
-            return Services.open(settings)
-        except Unavailable as error:
-            if stop.is_set() or time.monotonic() >= until:
-                raise
-            log.warning("role.waits", code=error.code, details=error.details)
-            stop.wait(_BACK_OFF[min(attempt, len(_BACK_OFF) - 1)])
-    raise AssertionError("counts forever")
+        crawling.run(services, stop, name=options.name, only_session=options.only_session)
+    elif role == "matcher":
+        from matcher import worker as matching
+
+        matching.run(services, stop)
+    else:
+        from scheduler import clock
+
+        clock.run(services, stop)
 
 
 def _end_with_parent() -> None:

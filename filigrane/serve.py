@@ -102,9 +102,15 @@ def _said(data: Path, running: Running) -> str:
     return f"`{running.command}` (pid {running.pid}) runs on {data}{where}; stop it first or use another --data"
 
 
-def children(host: str, port: int) -> list[Child]:
-    """Every role."""
-    return [Child(role, ("--host", host, "--port", str(port)) if role == "api" else ()) for role in ROLES]
+def children(host: str, port: int, metrics: str = "") -> list[Child]:
+    """Every role; where figures are to be had at `host:port`, each at the port after the other's."""
+    address = {"api": ("--host", host, "--port", str(port))}
+    return [Child(role, (*address.get(role, ()), *_metrics(metrics, place))) for place, role in enumerate(ROLES)]
+
+
+def _metrics(listen: str, place: int) -> tuple[str, ...]:
+    host, _, port = listen.rpartition(":")
+    return ("--metrics", f"{host}:{int(port) + place if int(port) else 0}") if listen else ()
 
 
 def url_of(host: str, port: int) -> str:
@@ -159,7 +165,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     url = url_of(host, port)
     with (
         lock(settings.data, Running(os.getpid(), "filigrane serve", url)),
-        Supervisor(environment(settings, url), settings.data / "run", children(host, port)) as supervisor,
+        Supervisor(environment(settings, url), settings.data / "run", children(host, port, settings.metrics_listen)) as supervisor,
     ):
         _watch(supervisor, host, port, stop, {"url": url, "data": str(settings.data.resolve()), "pid": os.getpid()})
     log.info("serve.ended")

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 def environment(settings: Settings, public_url: str | None = None) -> dict[str, str]:
     """The environment in which a child sees the settings of this process; `public_url` counts where the operator set none."""
-    changed = {"DATA": str(settings.data.resolve())}
+    changed = {"DATA": str(settings.data.resolve()), "METRICS_LISTEN": ""}  # one address cannot be everybody's: who has one is told it
     if public_url is not None and "public_url" not in settings.model_fields_set:
         changed["PUBLIC_URL"] = public_url
     return {**os.environ, **{PREFIX + name: value for name, value in changed.items()}}

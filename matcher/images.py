@@ -24,7 +24,7 @@ from core.repo.matches import MatchDraft
 from core.services import Services
 from matcher.decode import Decoders
 from matcher.member import TRIES, Member, Stopped, patiently
-from matcher.pipeline import Pipeline
+from matcher.pipeline import Pipeline, stage_seconds
 from matcher.reading import Load, Reader, Task
 from matcher.registry import Registry
 
@@ -42,7 +42,7 @@ _MATCHES: Final = telemetry.counter("filigrane_matcher_matches", "Matches record
 def run(services: Services, registry: Registry, pipeline: Pipeline, stop: threading.Event) -> None:
     """Works as a member of the group on the topic `images` until `stop` is set."""
     with suppress(Stopped), ExitStack() as opened:
-        follower = patiently(lambda: services.bus.follow(MEDIA, "latest"), stop)
+        follower = patiently(lambda: services.bus.follow(MEDIA, "latest"), stop, IMAGES)
         opened.callback(follower.close)
         decoders = opened.enter_context(Decoders())
         images = Images(services, registry, pipeline, decoders, stop)
@@ -50,7 +50,7 @@ def run(services: Services, registry: Registry, pipeline: Pipeline, stop: thread
         opened.callback(decoders.abandon)
 
         def work(messages: Sequence[Message]) -> None:
-            patiently(lambda: images.hear(follower.poll(0)), stop)
+            patiently(lambda: images.hear(follower.poll(0)), stop, IMAGES)
             images.work(messages)
 
         Member(services, IMAGES, stop, work, at_once=_AT_ONCE).run()
@@ -172,7 +172,7 @@ class Images:
                 log.info("matcher.matched", pictures=sorted({draft.picture_id for draft in some}), matches=len(some))
 
     def _upsert(self, drafts: Sequence[MatchDraft]) -> None:
-        with self._services.database.write() as tx:
+        with stage_seconds.labels("record").time(), self._services.database.write() as tx:
             new = matches.record(tx, drafts, self._services.clock.now())
         _MATCHES.inc(len(new))
 
@@ -182,7 +182,7 @@ class Images:
         self._patiently(lambda: self._services.bus.publish([dead_letter(message, code, reason)]))
 
     def _patiently(self, work: Callable[[], T]) -> T:
-        return patiently(work, self._stop)
+        return patiently(work, self._stop, IMAGES)
 
 
 def place(message: Message) -> dict[str, object]:

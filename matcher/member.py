@@ -17,6 +17,7 @@ import structlog
 
 from core.bus import Consumer, Message
 from core.errors import Unavailable
+from core.monitor import beat
 from core.services import Services
 
 GROUP: Final = "matcher"
@@ -78,7 +79,7 @@ class Member:
             self._at_once = min(self._most, self._at_once * 2)
 
     def _patiently(self, work: Callable[[], T]) -> T:
-        return patiently(work, self._stop)
+        return patiently(work, self._stop, self._topic)
 
 
 def finish(work: Future[None], consumer: Consumer) -> None:
@@ -91,9 +92,13 @@ def finish(work: Future[None], consumer: Consumer) -> None:
     work.result()
 
 
-def patiently(work: Callable[[], T], stop: threading.Event) -> T:
-    """What the work gives, tried again for as long as a dependency is away. Raises Stopped once `stop` is set."""
+def patiently(work: Callable[[], T], stop: threading.Event, loop: str = "main") -> T:
+    """What the work gives, tried again for as long as a dependency is away; each try is a turn of the loop.
+
+    Raises Stopped once `stop` is set.
+    """
     while True:
+        beat(loop)
         if stop.is_set():
             raise Stopped
         try:

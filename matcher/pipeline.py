@@ -17,6 +17,7 @@ import numpy as np
 from core.errors import InvalidInput
 from core.events import ImageFound, SearchAsked, SearchHit
 from core.repo.matches import MatchDraft
+from core.telemetry import histogram
 from core.urls import registrable_domain
 from matcher.copies.features import Fingerprint
 from matcher.copies.geometry import MODELS, Model
@@ -31,6 +32,12 @@ from matcher.watermark.keys import Registration
 CRAWL_MODEL: Final[Model] = "affine"
 _FINGERPRINTS: Final = 1_000
 _FINDS: Final = 100_000
+
+stage_seconds = histogram(
+    "filigrane_matcher_stage_seconds",
+    "Work on pictures by stage: read, decode, candidates (of one picture), judge (one candidate), detect (its keys), record.",
+    ["stage"],
+)
 
 V = TypeVar("V")
 Load = Callable[[], Picture]
@@ -87,7 +94,8 @@ class Pipeline:
         if query is None:
             query = load().fingerprint
             self._prints.put(sha256, query)
-        candidates = [r.copies.candidates(query) for r in registries]
+        with stage_seconds.labels("candidates").time():
+            candidates = [r.copies.candidates(query) for r in registries]
         for registry, proposed in zip(registries, candidates, strict=True):
             tried.count(registry, proposed)
         return [
@@ -120,7 +128,8 @@ def finds_in(
             print_ = registry.copies.fingerprint(candidate.id)
         except KeyError:  # deleted meanwhile
             continue
-        verdict = judge(print_, query, model, max(1, len(registry.copies)))
+        with stage_seconds.labels("judge").time():
+            verdict = judge(print_, query, model, max(1, len(registry.copies)))
         registrations = tried.registrations(registry, candidate.id)
         detections = _detect(load(), registrations, tried.total) if registrations else []
         detected = [(r, d) for r, d in zip(registrations, detections, strict=True) if d.marked]
@@ -135,10 +144,9 @@ def _detect(picture: Picture, registrations: Sequence[Registration], tried: int)
     height, width = picture.rgb.shape[:2]
     seen = replace(picture.fingerprint, width=width, height=height)
     grown = scaling((width, height), (picture.width, picture.height))
-    return [
-        replace(d, transform=_unit(grown @ d.transform)) if d.transform is not None else d
-        for d in detect_all(picture.rgb, registrations, tried=tried, print_=seen)
-    ]
+    with stage_seconds.labels("detect").time():
+        detections = detect_all(picture.rgb, registrations, tried=tried, print_=seen)
+    return [replace(d, transform=_unit(grown @ d.transform)) if d.transform is not None else d for d in detections]
 
 
 def _unit(transform: F64) -> F64:

@@ -19,6 +19,7 @@ from core.repo import crawls
 from core.services import Services
 from matcher.decode import Decoders, Picture
 from matcher.member import Stopped
+from matcher.pipeline import stage_seconds
 
 Load = Callable[[], Picture]
 _STRETCH: Final = 16 << 20
@@ -56,7 +57,7 @@ class Reader:
 
     def picture(self, event: ImageFound) -> Picture:
         """Raises ObjectMissing, InvalidImage, UnsupportedMedia, Unavailable, Stopped."""
-        return self._result(self._threads.submit(self._decoders.read, self._bytes(event)))
+        return self._result(self._threads.submit(self._decode, self._bytes(event)))
 
     def _stretch(self, stretch: Sequence[Task]) -> Iterator[tuple[Task, Load]]:
         """Its pictures, under way a few at a time; each on its own, with its own error, where they cannot be read in one go."""
@@ -69,7 +70,7 @@ class Reader:
                     ahead.append(None)
                     continue
                 begun.add(next_.event.sha256)
-                ahead.append(self._threads.submit(self._decoders.read, read(next_.event.bytes)))
+                ahead.append(self._threads.submit(self._decode, read(next_.event.bytes)))
             yield task, self._once(ahead.popleft(), task.event)
 
     def _slices(self, stretch: Sequence[Task]) -> Callable[[StoredAt], bytes] | None:
@@ -95,6 +96,10 @@ class Reader:
                 raise Stopped
         return future.result()
 
+    def _decode(self, data: bytes) -> Picture:
+        with stage_seconds.labels("decode").time():
+            return self._decoders.read(data)
+
     def _bytes(self, event: ImageFound) -> bytes:
         data = self._read(event, event.bytes.offset, event.bytes.length)
         if len(data) != event.bytes.length:
@@ -104,7 +109,8 @@ class Reader:
     def _read(self, event: ImageFound, offset: int, length: int) -> bytes:
         """Bytes of a segment, or of the artifact that it was joined into. Raises ObjectMissing, Unavailable."""
         try:
-            return self._services.store.get_range(event.bytes.key, offset, length)
+            with stage_seconds.labels("read").time():
+                return self._services.store.get_range(event.bytes.key, offset, length)
         except ObjectMissing:
             with self._services.database.read() as tx:
                 key, base = crawls.resolve_segment(tx, event.session, event.cycle, event.bytes.seq)

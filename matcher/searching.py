@@ -101,4 +101,4 @@ class Searches:
         self._patiently(partial(self._services.bus.publish, [dead_letter(message, code, reason)]))
 
     def _patiently(self, work: Callable[[], None]) -> None:
-        patiently(work, self._stop)
+        patiently(work, self._stop, SEARCHES)

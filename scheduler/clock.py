@@ -11,6 +11,7 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from core.errors import FiligraneError
+from core.monitor import beat
 from core.services import Services
 from core.telemetry import counter
 from scheduler.jobs import JOBS, Job
@@ -34,6 +35,7 @@ def run(services: Services, stop: threading.Event, jobs: Sequence[Job] = JOBS) -
 
 def run_job(services: Services, stop: threading.Event, job: Job) -> None:
     """One run of the job. Whatever goes wrong is logged and counted; the job comes again."""
+    beat()
     try:
         for count in job.run(services):
             done_total.labels(job.name).inc(count)

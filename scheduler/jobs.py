@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from core import outbox
 from core.repo import crawls
 from core.services import Services
-from scheduler import heal, sweep
+from scheduler import figures, heal, sweep
 
 
 class Job(NamedTuple):
@@ -41,6 +41,7 @@ JOBS: Final = (
     Job("due", 1, wake_due),
     Job("outbox", 1, drain_outbox),
     Job("heal", 10, heal.resend),
+    Job("figures", 15, figures.look),
     Job("segments", 60, sweep.segments),
     Job("statics", 60, sweep.statics),
     Job("deleted_sessions", 60, sweep.deleted_sessions),

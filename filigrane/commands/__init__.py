@@ -30,9 +30,10 @@ class Caller:
 
 
 def settings_of(given: argparse.Namespace) -> Settings:
-    """The environment's settings with `--data` over them, the data folder absolute. Raises InvalidInput."""
+    """The environment's settings with `--data` and `--metrics` over them, the data folder absolute. Raises InvalidInput."""
     settings = load()
-    return settings.model_copy(update={"data": (given.data or settings.data).resolve()})
+    metrics = getattr(given, "metrics", None) or settings.metrics_listen
+    return settings.model_copy(update={"data": (given.data or settings.data).resolve(), "metrics_listen": metrics})
 
 
 @contextmanager

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
+import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -34,6 +38,7 @@ def test_each_event_is_one_line_with_role_and_context(capsys: pytest.CaptureFixt
     (line,) = lines(capsys)
     assert line["event"] == "page\nfetched"
     assert (line["role"], line["request_id"], line["level"]) == ("crawler", "r1", "info")
+    assert (line["pid"], line["host"], line["version"]) == (os.getpid(), socket.gethostname(), telemetry.version())
     assert str(line["timestamp"]).endswith("Z")
 
 
@@ -72,6 +77,32 @@ def test_what_is_named_like_a_secret_is_not_written_however_deep(name: str, valu
 
 
 def test_counters_count() -> None:
-    counter = telemetry.counter("filigrane_test_things_total", "Things.", ["kind"])
+    counter = telemetry.counter("test_things_total", "Things.", ["kind"])
     counter.labels("a").inc(2)
     assert counter.labels("a")._value.get() == 2
+
+
+def test_credentials_in_urls_and_exceptions_never_reach_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("api")
+    try:
+        raise OSError("postgresql://jo:hunter2@db/x")
+    except OSError as error:
+        structlog.get_logger().exception("https://a:hunter2@host/ failed", why=error, seen=["https://a:hunter2@host/"])
+    logging.getLogger("some.library").warning("at %s", "https://a:hunter2@host/", exc_info=OSError("https://a:hunter2@host/"))
+    written = capsys.readouterr().err
+    assert written.count("\n") == 2
+    assert "hunter2" not in written
+    assert "***@db/x" in written
+
+
+@given(st.text())
+def test_whatever_a_url_holds_the_event_is_one_line_that_gives_it_back(url: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stream = io.StringIO()
+        patch.setattr(sys, "stderr", stream)
+        telemetry.configure("crawler")
+        structlog.get_logger().info("request", url=url, agent=f"\x1b[2J\n{url}")
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().rstrip("\n").isprintable()
+    line = json.loads(stream.getvalue())
+    assert line["url"] == url or "***" in line["url"]

@@ -15,7 +15,7 @@ import pytest
 
 from core.errors import Unavailable
 from filigrane.roles import ROLES
-from filigrane.serve import AlreadyRunning, Running, free_port, healthy, lock, running_on, url_of
+from filigrane.serve import AlreadyRunning, Running, children, free_port, healthy, lock, running_on, url_of
 from tests.filigrane.test_supervisor import is_gone, wait_until
 
 SERVE = [sys.executable, "-m", "filigrane.cli", "serve", "--port", "0", "--data"]
@@ -102,3 +102,10 @@ def test_a_taken_port_is_said_before_anything_starts() -> None:
 )
 def test_where_a_client_on_this_machine_goes(host: str, url: str) -> None:
     assert url_of(host, 80) == url
+
+
+def test_each_role_has_a_port_of_its_own_for_figures() -> None:
+    told = {child.role: list(child.arguments)[-2:] for child in children("127.0.0.1", 8000, "[::1]:9100")}
+    assert told == {role: ["--metrics", f"[::1]:{9100 + place}"] for place, role in enumerate(ROLES)}
+    assert all("--metrics" not in child.arguments for child in children("127.0.0.1", 8000))
+    assert {child.arguments[-1] for child in children("127.0.0.1", 8000, "127.0.0.1:0")} == {"127.0.0.1:0"}

@@ -107,5 +107,6 @@ def test_children_see_the_settings_of_their_parent(tmp_path: Path) -> None:
     seen = environment(Settings(data=tmp_path / "here"), "http://127.0.0.1:1")
     assert seen["FILIGRANE_DATA"] == str(tmp_path / "here")
     assert seen["FILIGRANE_PUBLIC_URL"] == "http://127.0.0.1:1"
+    assert seen["FILIGRANE_METRICS_LISTEN"] == ""
     own = environment(Settings(data=tmp_path, public_url="https://pictures.example.org"), "http://127.0.0.1:1")
     assert own.get("FILIGRANE_PUBLIC_URL") is None

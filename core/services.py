@@ -71,7 +71,12 @@ def _make_folder(path: Path) -> None:
 
 
 def _store(settings: Settings) -> ObjectStore:
-    root = Path(url2pathname(urlsplit(settings.store_url).path)) if settings.store_url else settings.data / "objects"
+    address = urlsplit(settings.store_url)
+    if address.scheme == "s3":
+        from core.objectstore.s3 import S3Store  # who keeps objects in a folder need not load boto3
+
+        return S3Store(address.netloc, address.path.strip("/"), endpoint_url=settings.s3_endpoint_url)
+    root = Path(url2pathname(address.path)) if settings.store_url else settings.data / "objects"
     return FolderStore(root, public_url=settings.public_url, secret=settings.secret)
 
 

@@ -47,4 +47,5 @@ JOBS: Final = (
     Job("deleted_sessions", 60, sweep.deleted_sessions),
     Job("bus", 600, sweep.bus),
     Job("orphans", 3600, sweep.orphans),
+    Job("store", 3600, sweep.store),
 )

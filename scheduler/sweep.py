@@ -70,6 +70,11 @@ def orphans(services: Services) -> Iterator[int]:
             yield len(unowned)
 
 
+def store(services: Services) -> Iterator[int]:
+    """What writers that died left of objects that never showed: temporary files, unfinished uploads."""
+    yield services.store.sweep(services.clock.now() - DAY)
+
+
 def bus(services: Services) -> Iterator[int]:
     """Old messages of the embedded log; a broker has its own retention."""
     if isinstance(services.bus, EmbeddedBus):

@@ -1,4 +1,4 @@
-"""Bytes under keys: the object store's seam. `folder` is embedded, S3 joins it behind the same protocol.
+"""Bytes under keys: the object store's seam. `folder` is embedded, `s3` is any S3 server.
 
 Keys are ASCII, without `//`, `.` or `..` segments, at most 255 bytes in a segment, and no key is a prefix of another at a `/`.
 An object appears whole or not at all, and once `put` has returned it survives a crash.
@@ -35,7 +35,7 @@ class ObjectStore(Protocol):
         """Raises ObjectMissing."""
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key begins with `prefix`, in key order."""
+        """All objects whose key begins with `prefix`, in key order (of S3 servers that keep to it)."""
 
     def delete(self, keys: Iterable[str]) -> None:
         """Missing ones are no error."""
@@ -45,3 +45,6 @@ class ObjectStore(Protocol):
 
     def url(self, key: str, expires_in: timedelta, *, filename: str | None = None) -> str:
         """A capability: an address at which anybody can GET the object (ranges too) until it expires."""
+
+    def sweep(self, before: datetime) -> int:
+        """Removes what writers that died left of objects that never showed, if they began before that moment. Returns how many."""

@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import json
 import os
-import re
 import stat as modes
 import tempfile
 import time
@@ -27,13 +26,12 @@ from urllib.parse import quote, urlencode
 from core.disk import sync_folder, write_all
 from core.errors import Corrupt, Forbidden, InvalidInput, ObjectMissing, Unavailable
 from core.objectstore import ObjectInfo
+from core.objectstore.keys import check_key, check_prefix, check_range
 
 PIECE: Final = 1 << 20
 """Bytes of one piece of a stream."""
-_STALE: Final = 3600.0
+_STALE: Final = timedelta(hours=1)
 _TRIES: Final = 20
-_SEGMENT: Final = re.compile(r"(?!\.{1,2}\Z)[ -.0-\[\]-~]{1,255}")
-_KEY_LENGTH: Final = 1024
 
 
 class FolderStore:
@@ -54,7 +52,7 @@ class FolderStore:
         with _failures():
             self._objects.mkdir(parents=True, exist_ok=True)
             self._incoming.mkdir(exist_ok=True)
-            self._sweep()
+            self.sweep(datetime.now(UTC) - _STALE)
 
     def put(self, key: str, data: bytes | Path) -> ObjectInfo:
         path = self._path(key)
@@ -70,14 +68,14 @@ class FolderStore:
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         path = self._path(key)
-        _check_range(offset, length)
+        check_range(offset, length)
         with _failures(key), path.open("rb") as file:
             file.seek(offset)
             return file.read(length)
 
     def stream(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         path = self._path(key)
-        _check_range(offset, length)
+        check_range(offset, length)
         self.head(key)
         return self._stream(key, path, offset, length)
 
@@ -87,8 +85,8 @@ class FolderStore:
             return _info(key, path.stat())
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        folder, _, _ = prefix.rpartition("/")
-        start = self._path(folder) if folder else self._objects
+        folder = check_prefix(prefix)
+        start = self._objects / folder
         return (info for info in self._walk(start, f"{folder}/" if folder else "", prefix))
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -127,14 +125,22 @@ class FolderStore:
             raise Forbidden("the address of this object has expired; ask for a new one", code="url_expired")
         self.head(key)
 
+    def sweep(self, before: datetime) -> int:
+        count = 0
+        with _failures():
+            for path in self._incoming.iterdir():
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime < before.timestamp():
+                        path.unlink()
+                        count += 1
+        return count
+
     def _signature(self, key: str, expires: str, filename: str | None) -> str:
         message = json.dumps(["objects", key, expires, filename or ""]).encode()
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()
 
     def _path(self, key: str) -> Path:
-        if len(key) > _KEY_LENGTH or not all(_SEGMENT.fullmatch(segment) for segment in key.split("/")):
-            raise InvalidInput(f"not a key of an object: {key[:100]!r}", code="bad_key")
-        return self._objects / key
+        return self._objects / check_key(key)
 
     def _place(self, key: str, path: Path, pieces: Iterable[bytes], length: int | None = None) -> ObjectInfo:
         """Writes the pieces to a file beside, and when all is on the disk (and `length` is right) shows it under the key."""
@@ -206,12 +212,6 @@ class FolderStore:
                 folder.rmdir()
                 folder = folder.parent
 
-    def _sweep(self) -> None:
-        for path in self._incoming.iterdir():
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - _STALE:
-                    path.unlink()
-
 
 @contextmanager
 def _failures(key: str | None = None) -> Iterator[None]:
@@ -230,11 +230,6 @@ def _info(key: str, stat: os.stat_result) -> ObjectInfo:
     if not modes.S_ISREG(stat.st_mode):
         raise ObjectMissing(f"no object {key}")
     return ObjectInfo(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
-
-
-def _check_range(offset: int, length: int | None) -> None:
-    if offset < 0 or (length is not None and length < 0):
-        raise InvalidInput(f"not a range of bytes: {length} from {offset} on", code="bad_range")
 
 
 def _pieces(path: Path, offset: int = 0, length: int | None = None) -> Iterator[bytes]:

@@ -138,6 +138,9 @@ class SeaweedFS(S3Server):
     def environment(self) -> dict[str, str]:
         return {**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # a bucket is a collection; seven volumes for each take seconds
 
+    def stop(self) -> None:
+        self.kill()  # asked to end, it takes ten seconds
+
     def _identities(self) -> dict[str, object]:
         keys = {"accessKey": self.access_key, "secretKey": self.secret_key}
         return {"identities": [{"name": "tests", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}

@@ -12,6 +12,7 @@ from urllib.request import url2pathname
 
 from sqlalchemy import URL
 
+from core import highwater
 from core.bus import Bus
 from core.bus.embedded import EmbeddedBus
 from core.clock import Clock, SystemClock
@@ -34,21 +35,26 @@ class Services:
     clock: Clock
 
     @classmethod
-    def open(cls, settings: Settings | None = None, *, clock: Clock | None = None) -> Self:
+    def open(cls, settings: Settings | None = None, *, clock: Clock | None = None, restored: bool = False) -> Self:
         """Opens the parts and brings the database's schema up to date.
+
+        `restored`: also where the database is older than what the store has seen of it, which is the doctor's to reconcile.
 
         Raises:
             InvalidInput: a setting is wrong.
-            Unavailable: a part does not answer.
+            Unavailable: a part does not answer; `database_restored`.
         """
         settings = settings or load()
         _make_folder(settings.data)
         with ExitStack() as opened:
-            database = Database(settings.database_url or URL.create("sqlite", database=str(settings.data / "filigrane.sqlite")))
+            database = open_database(settings)
             opened.callback(database.close)
-            metered("database", database).migrate()
-            store = metered("store", _store(settings))
-            services = cls(settings, database, store, metered("bus", _bus(settings)), clock or SystemClock())
+            database.migrate()
+            store = open_store(settings)
+            services = cls(settings, database, store, open_bus(settings), clock or SystemClock())
+            opened.callback(services.bus.close)
+            if not restored:
+                highwater.check(database, store, services.clock.now())
             opened.pop_all()
         return services
 
@@ -68,6 +74,19 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInput(f"FILIGRANE_DATA: the folder {path} cannot be made: {error.strerror}", code="settings_invalid") from error
+
+
+def open_database(settings: Settings) -> Database:
+    """Its schema is as it was found."""
+    return metered("database", Database(settings.database_url or URL.create("sqlite", database=str(settings.data / "filigrane.sqlite"))))
+
+
+def open_store(settings: Settings) -> ObjectStore:
+    return metered("store", _store(settings))
+
+
+def open_bus(settings: Settings) -> Bus:
+    return metered("bus", _bus(settings))
 
 
 def _store(settings: Settings) -> ObjectStore:

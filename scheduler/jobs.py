@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from core import outbox
+from core import highwater, outbox
 from core.repo import crawls
 from core.services import Services
 from scheduler import figures, heal, sweep
@@ -31,6 +31,11 @@ def wake_due(services: Services) -> Iterator[int]:
     yield len(woken)
 
 
+def note_highwater(services: Services) -> Iterator[int]:
+    """The highest ids, epochs and versions, by which a database that was restored from a backup is noticed."""
+    yield int(highwater.raise_to(services.database, services.store, services.clock))
+
+
 def drain_outbox(services: Services) -> Iterator[int]:
     """Messages whose writers died before they sent them."""
     while count := outbox.drain(services):
@@ -45,6 +50,7 @@ JOBS: Final = (
     Job("segments", 60, sweep.segments),
     Job("statics", 60, sweep.statics),
     Job("deleted_sessions", 60, sweep.deleted_sessions),
+    Job("highwater", 60, note_highwater),
     Job("bus", 600, sweep.bus),
     Job("orphans", 3600, sweep.orphans),
     Job("store", 3600, sweep.store),

@@ -59,10 +59,10 @@ def check(database: Database, store: ObjectStore, now: datetime) -> None:
     known = stored(store)
     if known is not None and (behind := lost(known, current(database, now))):
         table, (here, high) = min(behind.items())
+        numbers = f"ids of {table}: {here}, given out: {high} by {known.written:%Y-%m-%d %H:%M} UTC"
         raise Unavailable(
-            f"the database is older than the object store (ids of {table}: {here}, given out: {high}, {known.written:%Y-%m-%d %H:%M} UTC): it "
-            "was restored from a backup, or belongs to another store. Stop every role, then let `filigrane doctor --accept-restored` "
-            "reconcile them",
+            f"the database is older than the object store ({numbers}): it was restored from a backup, or belongs to another store. "
+            "Stop every role, then let `filigrane doctor --accept-restored` reconcile them",
             code="database_restored",
             retry_after=30,
         )

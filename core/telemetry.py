@@ -7,15 +7,14 @@ import os
 import socket
 import sys
 from collections.abc import MutableMapping, Sequence
-from functools import cache, partial
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as _installed
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from core import scrub
+from core.version import version
 
 
 def configure(role: str, *, level: int = logging.INFO) -> None:
@@ -43,15 +42,6 @@ def configure(role: str, *, level: int = logging.INFO) -> None:
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=foreign, processors=render))
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(max(level, logging.WARNING))  # what libraries say below that is theirs
-
-
-@cache
-def version() -> str:
-    """The version of this program."""
-    try:
-        return _installed("filigrane")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def _with_process(process: dict[str, str], _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

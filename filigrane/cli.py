@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from core import scrub
 from core.errors import Corrupt, FiligraneError, Unavailable
+from core.version import version
 
 OK: Final = 0
 FAILED: Final = 1
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="filigrane", description="Marks pictures invisibly, crawls web sites, keeps the evidence, finds copies."
     )
-    top.add_argument("--version", action="version", version=f"filigrane {_version()}")
+    top.add_argument("--version", action="version", version=f"filigrane {version()}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_serve(commands)
     _add_roles(commands)
@@ -65,13 +66,8 @@ def parser() -> argparse.ArgumentParser:
     _add_crawl(commands)
     _add_register(commands)
     _add_search(commands)
+    _add_doctor(commands)
     return top
-
-
-def _version() -> str:
-    from core.telemetry import version
-
-    return version()
 
 
 # argparse keeps the type of what add_subparsers returns to itself
@@ -190,6 +186,19 @@ def _add_search(commands: _Commands) -> None:
     search.add_argument("file", type=Path, metavar="FILE")
     search.add_argument("--transform", choices=["scale", "affine", "perspective"], default="scale", help="how it may be distorted")
     search.add_argument("--similar", action="store_true", help="also what only looks alike")
+
+
+def _add_doctor(commands: _Commands) -> None:
+    text = "look at settings, database, object store, bus and roles, and say what to do; exit code 0, 1 (warnings) or 2 (failures)"
+    doctor = _add(commands, "doctor", "doctor:doctor", text, account=False)
+    doctor.add_argument("--json", action="store_true", help="findings as JSON, at the end")
+    one = doctor.add_mutually_exclusive_group()
+    one.add_argument("--quick", action="store_true", help="only ask the role at FILIGRANE_METRICS_LISTEN whether it is alive")
+    one.add_argument(
+        "--accept-restored",
+        action="store_true",
+        help="the database comes from a backup that is older than the object store: reconcile them (every role is stopped)",
+    )
 
 
 def _port(text: str) -> int:

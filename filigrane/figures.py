@@ -9,7 +9,7 @@ from typing import Final
 from core.telemetry import Figure, figures
 
 _PACKAGES: Final = ("core", "crawler", "matcher", "scheduler", "api_shim")
-_OF_ALL: Final = ("loop", "part")
+_OF_ALL: Final = ("loop", "part", "database", "store", "bus")
 
 
 def table() -> str:

@@ -19,6 +19,7 @@ class Waiting(NamedTuple):
     unsent: int
     """Stored journal pieces whose messages nobody acknowledged."""
     oldest_unsent: datetime | None
+    oldest_outbox: datetime | None
 
 
 def waiting(tx: Session) -> Waiting:
@@ -26,6 +27,6 @@ def waiting(tx: Session) -> Waiting:
     unsent = select(func.count(), func.min(Segment.stored)).join(CrawlSession, CrawlSession.id == Segment.session_id)
     unsent = unsent.where(Segment.kind == "journal", Segment.sent.is_(None), CrawlSession.deleted.is_(False))
     pieces, oldest = tx.execute(unsent).one()
-    outbox = tx.scalar(select(func.count()).select_from(Outbox)) or 0
+    outbox, oldest_outbox = tx.execute(select(func.count(), func.min(Outbox.created))).one()
     sessions = {row.state: row[1] for row in tx.execute(states)}
-    return Waiting(sessions, outbox, pieces, oldest)
+    return Waiting(sessions, outbox, pieces, oldest, oldest_outbox)

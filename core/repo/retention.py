@@ -18,6 +18,7 @@ _OWNERS: Final[dict[str, Sequence[tuple[InstrumentedAttribute[Any], ColumnElemen
     "pictures/": [(Picture.fingerprint_key, Picture.deleted.is_(False)), (Static.key, true())],
     "registrations/": [(Registration.lmk_key, exists().where(Media.registration_id == Registration.id))],
     "queries/": [],
+    "doctor/": [],
 }
 """Which rows name the objects below a prefix."""
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import telemetry
+from core.version import version
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def test_each_event_is_one_line_with_role_and_context(capsys: pytest.CaptureFixt
     (line,) = lines(capsys)
     assert line["event"] == "page\nfetched"
     assert (line["role"], line["request_id"], line["level"]) == ("crawler", "r1", "info")
-    assert (line["pid"], line["host"], line["version"]) == (os.getpid(), socket.gethostname(), telemetry.version())
+    assert (line["pid"], line["host"], line["version"]) == (os.getpid(), socket.gethostname(), version())
     assert str(line["timestamp"]).endswith("Z")
 
 

@@ -20,6 +20,8 @@ from core.version import version
 OK: Final = 0
 FAILED: Final = 1
 REFUSED: Final = 2
+_TOPICS: Final = ("images", "searches")
+"""Those with dead letters."""
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -63,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     _add_account(commands)
     _add_session(commands)
     _add_batch(commands)
+    _add_dead(commands)
     _add_crawl(commands)
     _add_register(commands)
     _add_search(commands)
@@ -165,6 +168,17 @@ def _add_batch(commands: _Commands) -> None:
     download = _add(batches, "download", "batch:download", "copy a batch's artifacts, checked; goes on where it was cut")
     download.add_argument("id", type=int, metavar="ID")
     download.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
+
+
+def _add_dead(commands: _Commands) -> None:
+    dead = _group(commands, "dead", "dead letters: messages that could not be worked on")
+    for name, command, text in (
+        ("list", "dead:list_all", "what lies there, with the reasons"),
+        ("replay", "dead:replay", "have them tried again; what fails again lies there again (searches are too late by then)"),
+    ):
+        added = _add(dead, name, command, text, account=False)
+        added.add_argument("--topic", action="append", dest="topics", choices=_TOPICS, help="of this topic only (default: all)")
+        added.add_argument("--code", metavar="C", help="with this error code only")
 
 
 def _add_crawl(commands: _Commands) -> None:

@@ -37,6 +37,19 @@ def settings_of(given: argparse.Namespace) -> Settings:
 
 
 @contextmanager
+def opened(given: argparse.Namespace) -> Iterator[Services]:
+    """What a command needs that is about no account. Raises Unavailable: database, store or bus do not answer."""
+    import logging
+
+    from core import telemetry
+    from core.services import Services
+
+    telemetry.configure("command", level=logging.WARNING)
+    with Services.open(settings_of(given)) as services:
+        yield services
+
+
+@contextmanager
 def calling(given: argparse.Namespace) -> Iterator[Caller]:
     """Opens what a command needs, for the account that it names.
 

@@ -1,0 +1,55 @@
+"""`filigrane dead`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.bus import Message, dead_letter
+from core.services import Services
+from core.settings import Settings
+from filigrane.cli import main
+
+
+def _says(capsys: pytest.CaptureFixture[str], data: Path, *arguments: str) -> Any:
+    assert main(["dead", *arguments, "--data", str(data)]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_dead_letters_are_listed_and_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Services.open(Settings(data=tmp_path)) as services:
+        for topic, code in (("images", "invalid_image"), ("images", "internal"), ("searches", "internal")):
+            letter = dead_letter(Message(topic, 3, 7, "k", b"\xff poison", {"request_id": f"r {code}"}), code, "why")
+            services.bus.publish([letter])
+        found = _says(capsys, tmp_path, "list")
+        assert sorted((one["topic"], one["code"]) for one in found) == [
+            ("images", "internal"),
+            ("images", "invalid_image"),
+            ("searches", "internal"),
+        ]
+        assert _says(capsys, tmp_path, "list", "--topic", "images", "--code", "internal") == [
+            {
+                "topic": "images",
+                "code": "internal",
+                "reason": "why",
+                "source": "images/3/7",
+                "request_id": "r internal",
+                "key": "k",
+                "bytes": 8,
+                "message": "\ufffd poison",
+            }
+        ]
+        assert [one["topic"] for one in _says(capsys, tmp_path, "replay", "--topic", "searches")] == ["searches"]
+        assert len(_says(capsys, tmp_path, "replay", "--code", "internal")) == 1
+        assert services.bus.lag("images", "g") == services.bus.lag("searches", "g") == 1
+        assert [one["code"] for one in _says(capsys, tmp_path, "list")] == ["invalid_image"]
+
+
+def test_only_topics_with_dead_letters_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["dead", "list", "--topic", "media"])
+    assert ended.value.code == 2
+    assert "media" in capsys.readouterr().err

@@ -228,6 +228,12 @@ class Segment(Base):
     """tar and warc rows, once joined: where the segment begins in the batch's artifact."""
     deleted: Mapped[bool] = mapped_column(default=False)
     """The object is gone; the bytes are read from the batch's artifact."""
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    """journal rows: how often the piece could not be read, or its messages not be published for what is in them."""
+    trouble: Mapped[str | None] = mapped_column(Text)
+    """Why, the last time."""
+    given_up: Mapped[datetime | None]
+    """Since when nobody tries any more."""
 
 
 class Batch(Base):
@@ -334,6 +340,15 @@ class MatchSurplus(Base):
     """About how many, from the sketch."""
     sketch: Mapped[bytes | None]
     """Which ones, for `core.repo.distinct`."""
+
+
+class Topic(Base):
+    """A topic of the bus as the scheduler saw it last: another identity means that messages are gone."""
+
+    __tablename__ = "topics"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    identity: Mapped[str] = mapped_column(String(255))
 
 
 class Outbox(Base):

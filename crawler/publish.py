@@ -1,13 +1,13 @@
 """Save first, publish second: from a closing to objects, rows and messages.
 
-The messages of a piece follow from the pieces up to it alone: `messages_of_piece` builds for `heal` what the worker did not live to send.
+The messages of a piece follow from the pieces up to it alone: `messages_of_pieces` builds for `heal` what the worker did not live to send.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from core.bus import Outgoing
+from core.errors import Corrupt, FiligraneError, Unavailable
 from core.events import IMAGES, SIGHTINGS_PER_MESSAGE, ImageFound, Sighting, StoredAt, encode
 from core.leases import Held
 from core.models import CrawlSession, Segment
@@ -23,6 +24,8 @@ from core.services import Services
 from crawler.frontier import Announcement, Frontier, replay
 from crawler.journal import Image, Piece, Record, decode_piece, encode_piece
 
+_SIGHTINGS_BYTES: Final = 500_000
+_SIGHTING_FRAME: Final = 24
 SUFFIX: Final = {"tar": "tar", "warc": "warc.gz", "journal": "journal"}
 
 
@@ -102,15 +105,34 @@ def send(services: Services, session: CrawlSession, closing: Closing, tar_keys: 
 def messages(
     session: CrawlSession, cycle: int, registry_version: int, announcements: Iterable[Announcement], tar_keys: Mapping[int, str]
 ) -> list[Outgoing]:
-    """The `images` messages of the announcements: one per picture and 500 sightings."""
+    """The `images` messages of the announcements: one per picture and 500 sightings (fewer where these are long)."""
     merged: dict[str, tuple[Announcement, list[tuple[str, str]]]] = {}
     for announcement in announcements:
         merged.setdefault(announcement.url, (announcement, []))[1].extend(announcement.sightings)
     return [
-        _message(session, cycle, registry_version, announcement, sightings[start : start + SIGHTINGS_PER_MESSAGE], tar_keys)
+        _message(session, cycle, registry_version, announcement, some, tar_keys)
         for announcement, sightings in merged.values()
-        for start in range(0, len(sightings), SIGHTINGS_PER_MESSAGE)
+        for some in _split(sightings)
     ]
+
+
+def _split(sightings: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Pieces of at most 500 sightings that leave room in a message for the rest of it, however long URLs and texts are."""
+    some: list[tuple[str, str]] = []
+    size = 0
+    for sighting in sightings:
+        length = _SIGHTING_FRAME + sum(_json_length(text) for text in sighting)
+        if some and (len(some) == SIGHTINGS_PER_MESSAGE or size + length > _SIGHTINGS_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(sighting)
+        size += length
+    yield some
+
+
+def _json_length(text: str) -> int:
+    """Bytes of the text in a message, at most: a control character takes six."""
+    return len(text.encode()) if text.isprintable() else 6 * len(text)
 
 
 def _message(
@@ -153,25 +175,48 @@ def http_date(value: str) -> datetime | None:
         return None
 
 
-def messages_of_piece(services: Services, row: Segment) -> list[Outgoing]:
-    """The messages of a stored journal piece, built from the cycle's pieces up to it.
+class PieceUnreadable(FiligraneError):
+    """A journal piece of which the messages of others depend, too, cannot be read."""
+
+    default_code = "piece_unreadable"
+
+    def __init__(self, row: Segment, error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.row = row
+
+
+def messages_of_pieces(services: Services, session_id: int, cycle: int, seqs: Collection[int]) -> Iterator[tuple[Segment, list[Outgoing]]]:
+    """Each of these stored journal pieces with its messages, in order, built in one pass over the cycle's pieces.
 
     Page records count here even when their WARC segment was never stored: the page was seen, and effects are idempotent. Image records
-    whose TAR segment was lost have nothing to show.
+    whose TAR segment was lost have nothing to show; nor has what is in pieces that were given up.
+
+    Raises:
+        PieceUnreadable: damaged, or its object is gone.
+        NotFound: the session is deleted.
+        Unavailable: database or store are away.
     """
     with services.database.read() as tx:
-        session = crawls.get_session(tx, None, row.session_id)
-        rows = crawls.segments_of(tx, row.session_id, row.cycle)
+        session = crawls.get_session(tx, None, session_id)
+        rows = crawls.segments_of(tx, session_id, cycle)
         version = accounts.by_id(tx, session.account_id).registry_version
-    if not session.search:
-        return []
     tar_keys = {each.seq: each.key for each in rows if each.kind == "tar"}
     frontier = Frontier()
-    announcements: list[Announcement] = []
-    for journal in (each for each in rows if each.kind == "journal" and each.seq <= row.seq):
-        records = decode_piece(services.store.get(journal.key)).records
-        announcements = replay(frontier, (record for record in records if not _is_lost(record, tar_keys)))
-    return messages(session, row.cycle, version, announcements, tar_keys)
+    for row in (each for each in rows if each.kind == "journal" and each.seq <= max(seqs)):
+        announcements = _replayed(services, frontier, row, tar_keys) if session.search and row.given_up is None else []
+        if row.seq in seqs:
+            yield row, messages(session, cycle, version, announcements, tar_keys)
+
+
+def _replayed(services: Services, frontier: Frontier, row: Segment, tar_keys: Mapping[int, str]) -> list[Announcement]:
+    """What the piece announces after those before it. Raises PieceUnreadable, Unavailable."""
+    try:
+        records = decode_piece(services.store.get(row.key)).records
+        return replay(frontier, (record for record in records if not _is_lost(record, tar_keys)))
+    except Exception as error:
+        if isinstance(error, Unavailable) and not isinstance(error, Corrupt):
+            raise
+        raise PieceUnreadable(row, error) from error
 
 
 def _is_lost(record: Record, tar_keys: Mapping[int, str]) -> bool:

@@ -1,4 +1,4 @@
-"""Publishes again what was stored and never acknowledged, because its worker died or the bus was away."""
+"""Publishes again what was stored and never acknowledged, because its worker died, the bus was away, or messages are gone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 
 import structlog
 
-from core.errors import FiligraneError
+from core.errors import FiligraneError, InvalidInput
 from core.models import Segment
-from core.repo import crawls
+from core.repo import crawls, healing
 from core.services import Services
 from core.telemetry import counter
-from crawler.publish import messages_of_piece
+from crawler.publish import PieceUnreadable, messages_of_pieces
 
 PATIENCE: Final = timedelta(seconds=30)
 """How long the worker that stored a piece has for its messages."""
@@ -21,29 +21,47 @@ _PIECES: Final = 1000
 
 log = structlog.get_logger()
 healed_total = counter(
-    "filigrane_scheduler_healed_total", "Journal pieces whose messages were published again, or could not be.", ["outcome"]
+    "filigrane_scheduler_healed_total", "Journal pieces whose messages were published again, could not be, or were given up.", ["outcome"]
 )
 
 
 def resend(services: Services) -> Iterator[int]:
-    """Yields 1 per piece sent. One that cannot be read does not hold up the others; it is tried again next time."""
+    """Yields 1 per piece sent. A cycle's pieces are sent in order, in one pass over its journal; one that is in trouble holds up no other
+    cycle, and its own until it is given up."""
     with services.database.read() as tx:
         rows = crawls.unsent(tx, services.clock.now() - PATIENCE, _PIECES)
+    cycles: dict[tuple[int, int], set[int]] = {}
     for row in rows:
+        cycles.setdefault((row.session_id, row.cycle), set()).add(row.seq)
+    for (session_id, cycle), seqs in cycles.items():
         try:
-            _resend(services, row)
+            yield from _resend(services, session_id, cycle, seqs)
+        except PieceUnreadable as error:
+            _note(services, error.row, error.details)
         except FiligraneError as error:
             healed_total.labels(error.code).inc()
-            log.warning("scheduler.heal_failed", session=row.session_id, cycle=row.cycle, piece=row.seq, error=error.details)
+            log.warning("scheduler.heal_failed", session=session_id, cycle=cycle, error=error.details)
         except Exception:
             healed_total.labels("internal").inc()
-            log.exception("scheduler.heal_failed", session=row.session_id, cycle=row.cycle, piece=row.seq)
-        else:
-            healed_total.labels("sent").inc()
-            yield 1
+            log.exception("scheduler.heal_failed", session=session_id, cycle=cycle)
 
 
-def _resend(services: Services, row: Segment) -> None:
-    services.bus.publish(messages_of_piece(services, row))
+def _resend(services: Services, session_id: int, cycle: int, seqs: set[int]) -> Iterator[int]:
+    for row, outgoing in messages_of_pieces(services, session_id, cycle, seqs):
+        try:
+            services.bus.publish(outgoing)
+        except InvalidInput as error:
+            raise PieceUnreadable(row, error) from error
+        with services.database.write() as tx:
+            crawls.mark_sent(tx, session_id, cycle, row.seq, services.clock.now())
+        healed_total.labels("sent").inc()
+        yield 1
+
+
+def _note(services: Services, row: Segment, reason: str) -> None:
+    """A piece made trouble; after many tries it is given up, its row says why, and those after it go on without what is in it."""
     with services.database.write() as tx:
-        crawls.mark_sent(tx, row.session_id, row.cycle, row.seq, services.clock.now())
+        noted = healing.failed(tx, row.id, reason, services.clock.now())
+    healed_total.labels("given up" if noted.given_up else "unreadable").inc()
+    event = "scheduler.piece_given_up" if noted.given_up else "scheduler.piece_unreadable"
+    log.error(event, session=row.session_id, cycle=row.cycle, piece=row.seq, key=row.key, reason=reason, tries=noted.tries)

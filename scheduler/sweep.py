@@ -18,14 +18,18 @@ from core.services import Services
 DAY: Final = timedelta(days=1)
 KEEP: Final = {IMAGES: 7 * DAY, SEARCHES: DAY, RESULTS: DAY, SESSIONS: DAY}
 """How long the embedded bus keeps what every group has committed. `media` is compacted instead."""
+JOURNALS: Final = KEEP[IMAGES] + DAY
+"""How long a cycle's pieces outlive its batch: messages that a bus drops unread, for their age, can still be built again."""
 _PIECE: Final = 500
 
 
 def segments(services: Services) -> Iterator[int]:
-    """Segments that were joined more than a day ago. The rows first: whoever reads them is sent to the artifact before the object goes."""
+    """Segments that were joined more than a day ago, and pieces that the bus's messages need not be built from any more. The rows first:
+    whoever reads them is sent to the artifact before the object goes."""
     while True:
         with services.database.write() as tx:
-            rows = crawls.expired_segments(tx, services.clock.now() - DAY, _PIECE)
+            now = services.clock.now()
+            rows = crawls.expired_segments(tx, now - DAY, _PIECE, journals_before=now - JOURNALS)
             crawls.mark_deleted(tx, [row.id for row in rows])
         if not rows:
             return

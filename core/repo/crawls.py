@@ -267,9 +267,10 @@ def mark_sent(tx: Session, session_id: int, cycle: int, seq: int, now: datetime)
 
 
 def unsent(tx: Session, before: datetime, limit: int) -> list[Segment]:
-    """Journal pieces that were stored before then and whose messages nobody acknowledged."""
+    """Journal pieces that were stored before then and whose messages nobody acknowledged, without those that were given up."""
     found = select(Segment).join(CrawlSession, CrawlSession.id == Segment.session_id)
-    found = found.where(Segment.kind == "journal", Segment.sent.is_(None), Segment.stored < before, CrawlSession.deleted.is_(False))
+    found = found.where(Segment.kind == "journal", Segment.sent.is_(None), Segment.given_up.is_(None), Segment.stored < before)
+    found = found.where(CrawlSession.deleted.is_(False))
     return list(tx.scalars(found.order_by(Segment.id).limit(limit)))
 
 
@@ -297,15 +298,15 @@ def resolve_segment(tx: Session, session_id: int, cycle: int, seq: int) -> tuple
     return key, segment.artifact_offset
 
 
-def expired_segments(tx: Session, before: datetime, limit: int) -> list[Segment]:
-    """Segments of cycles whose batch is older than that and holds their bytes. Journal pieces only when all of their cycle are sent,
-    since messages are built from all pieces up to one."""
+def expired_segments(tx: Session, before: datetime, limit: int, *, journals_before: datetime | None = None) -> list[Segment]:
+    """Segments of cycles whose batch is older than that and holds their bytes. Journal pieces (of batches older than `journals_before`,
+    if given) only when all of their cycle are sent, since messages are built from all pieces up to one."""
     owing = aliased(Segment)
     unsent_piece = exists().where(
         owing.session_id == Segment.session_id, owing.cycle == Segment.cycle, owing.kind == "journal", owing.sent.is_(None)
     )
     found = select(Segment).join(Batch, (Batch.session_id == Segment.session_id) & (Batch.crawl_cycle == Segment.cycle))
-    spare = (Segment.kind == "journal") & ~unsent_piece | Segment.artifact_offset.is_not(None)
+    spare = (Segment.kind == "journal") & ~unsent_piece & (Batch.ctime < (journals_before or before)) | Segment.artifact_offset.is_not(None)
     found = found.where(Batch.ctime < before, Segment.deleted.is_(False), spare)
     return list(tx.scalars(found.order_by(Segment.id).limit(limit)))
 

@@ -208,12 +208,13 @@ def expire_leases(services: Services) -> None:
 
 def heal(services: Services) -> None:
     """What the scheduler does with pieces that were stored and not sent."""
-    from crawler.publish import messages_of_piece
+    from crawler.publish import messages_of_pieces
 
     with services.database.read() as tx:
         unsent = list(tx.query(Segment).filter(Segment.kind == "journal", Segment.sent.is_(None)))
     for row in unsent:
-        services.bus.publish(messages_of_piece(services, row))
+        for _, messages in messages_of_pieces(services, row.session_id, row.cycle, {row.seq}):
+            services.bus.publish(messages)
 
 
 def test_sigterm_drains_and_the_next_worker_refetches_nothing(services: Services, tmp_path: Path) -> None:

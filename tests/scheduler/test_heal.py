@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from core import outbox
 from core.bus import Message, Outgoing
 from core.clock import ManualClock
 from core.errors import Unavailable
 from core.events import IMAGES, SIGHTINGS_PER_MESSAGE, ImageFound, decode
 from core.models import CrawlSession, Segment
-from core.repo import crawls
+from core.repo import crawls, healing, media
 from core.services import Services
 from core.settings import Settings
+from core.urls import MAX_LENGTH
+from crawler.extract import MAX_ALT
 from crawler.journal import Image, Page, Piece, Pointer, Record, encode_piece
-from crawler.publish import messages_of_piece
-from scheduler import heal
+from crawler.publish import messages_of_pieces
+from scheduler import heal, sweep
 from tests.core.crawled import add_account, add_session, begin, finish, hold, store
+from tests.matcher.pictures import encoded, photo
+from tests.matcher.world import NOW, World
 
 PICTURE = "http://a.example/1.jpg"
 
@@ -86,7 +91,7 @@ def found(message: Message | Outgoing) -> ImageFound:
 def test_what_is_sent_is_what_the_crawler_builds_for_the_piece(services: Services) -> None:
     stored_cycle(services, [[image()], [page(1), page(2, warc=Pointer(0, 0, 9))]])
     later(services, 31)
-    expected = [found(message) for row in unsent(services) for message in messages_of_piece(services, row)]
+    expected = [found(message) for _, some in messages_of_pieces(services, 1, 1, {0, 1}) for message in some]
     assert sum(heal.resend(services)) == 2
     assert [found(message) for message in sorted(sent(services), key=lambda message: message.offset)] == expected
     seen = {sighting.page_url for event in expected for sighting in event.sightings}
@@ -142,21 +147,106 @@ def test_a_death_between_publish_and_mark_sends_twice_and_loses_nothing(services
     assert found(first) == found(second)
 
 
-def test_even_a_bug_in_one_piece_holds_up_no_other(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = stored_cycle(services, [[image()]])
+def spoil(services: Services, session: CrawlSession, seq: int, data: bytes) -> None:
+    with services.database.read() as tx:
+        services.store.put(crawls.segments_of(tx, session.id, session.cycle_count, "journal")[seq].key, data)
+
+
+def test_a_piece_that_is_unreadable_is_given_up_in_the_end_and_holds_up_no_other_cycle(services: Services) -> None:
+    broken = stored_cycle(services, [[image()], [page(1)], [page(2)]])
+    spoil(services, broken, 1, b"no piece")
     later(services, 1)
     stored_cycle(services, [[image("f" * 64)]])
     later(services, 31)
+    assert sum(heal.resend(services)) == 2, "the first piece of the broken cycle, and the other cycle"
+    for _ in range(healing.TRIES - 2):
+        assert sum(heal.resend(services)) == 0
+    assert [row.seq for row in unsent(services)] == [1, 2]
+    list(heal.resend(services))
+    assert [row.seq for row in unsent(services)] == [2]
+    assert sum(heal.resend(services)) == 1, "what comes after it goes on without it"
+    with services.database.read() as tx:
+        row = crawls.segments_of(tx, broken.id, 1, "journal")[1]
+    assert (row.sent, row.tries, row.given_up) == (None, healing.TRIES, services.clock.now())
+    assert "Corrupt" in (row.trouble or "")
+    pages = [[sighting.page_url for sighting in found(message).sightings] for message in sent(services) if message.key == "e" * 64]
+    assert sorted(pages) == [["http://a.example/"], ["http://a.example/2"]]
 
-    def build(services: Services, row: Segment) -> list[Outgoing]:
-        if row.session_id == broken.id:
-            raise KeyError("a bug")
-        return messages_of_piece(services, row)
 
-    monkeypatch.setattr(heal, "messages_of_piece", build)
+def test_a_piece_that_is_readable_again_is_sent(services: Services) -> None:
+    session = stored_cycle(services, [[image()], [page(1)]])
+    with services.database.read() as tx:
+        row = crawls.segments_of(tx, session.id, 1, "journal")[0]
+    whole = services.store.get(row.key)
+    services.store.delete([row.key])
+    later(services, 31)
+    assert sum(heal.resend(services)) == 0
+    services.store.put(row.key, whole)
+    assert sum(heal.resend(services)) == 2
+
+
+def test_a_cycle_is_read_once_for_all_its_pieces(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored_cycle(services, [[image()], *([page(number)] for number in range(1, 40))])
+    later(services, 31)
+    reads: list[str] = []
+    get = services.store.get
+
+    def counted(_: Any, key: str) -> bytes:
+        reads.append(key)
+        return get(key)
+
+    monkeypatch.setattr(type(services.store), "get", counted)
+    assert sum(heal.resend(services)) == 40
+    assert len(reads) == 40
+
+
+def test_messages_stay_small_whatever_is_in_them(services: Services) -> None:
+    address = "http://a.example/" + "x" * (MAX_LENGTH - 17)
+    pages = [
+        Page(f"{address[:-4]}{number:04}", "", 1, "fetched", 1.0, 0.0, images=((PICTURE, chr(7) * MAX_ALT),))
+        for number in range(SIGHTINGS_PER_MESSAGE)
+    ]
+    stored_cycle(services, [[image(), *pages]])
+    later(services, 31)
     assert sum(heal.resend(services)) == 1
-    assert [row.session_id for row in unsent(services)] == [broken.id]
-    assert [message.key for message in sent(services)] == ["f" * 64]
+    assert sum(len(found(message).sightings) for message in sent(services)) == SIGHTINGS_PER_MESSAGE + 1
+
+
+def test_what_the_bus_lost_is_sent_again(services: Services) -> None:
+    stored_cycle(services, [[image()], [page(1)]])
+    later(services, 31)
+    list(heal.resend(services))
+    with services.database.write() as tx:
+        assert healing.send_images_again(tx, services.clock.now(), services.clock.now()) == (2, 0)
+    assert sum(heal.resend(services)) == 2
+    first, second = [found(message) for message in sent(services)][:2], [found(message) for message in sent(services)][2:]
+    assert sorted(first, key=repr) == sorted(second, key=repr)
+
+
+def test_batches_whose_pieces_are_gone_are_counted(services: Services) -> None:
+    session = stored_cycle(services, [[image()]])
+    finish(services, hold(services, now=services.clock.now()), session, services.clock.now(), offsets={("tar", 0): 0})
+    later(services, 31)
+    list(heal.resend(services))
+    later(services, 9 * 86400)
+    list(sweep.segments(services))
+    with services.database.write() as tx:
+        now = services.clock.now()
+        assert healing.send_images_again(tx, now, now - timedelta(days=8)) == (0, 0)
+        assert healing.send_images_again(tx, now, now - timedelta(days=10)) == (0, 1)
+
+
+def test_every_registered_picture_is_told_again(services: Services) -> None:
+    world = World(services)
+    for number in range(3):
+        world.register(f"{number}.jpg", encoded(photo(number), "JPEG"))
+    with services.database.write() as tx:
+        media.delete(tx, world.account.id, "anna/1.jpg", NOW)
+    while outbox.drain(services):
+        pass
+    with services.database.write() as tx:
+        assert healing.send_media_again(tx, services.clock.now()) == 2
+    assert outbox.drain(services) == 2
 
 
 def test_a_piece_outlives_its_batch_until_it_is_sent(services: Services) -> None:

@@ -17,3 +17,12 @@ def upgrade() -> None:
         leases.add_column(sa.Column("wanted", sa.DateTime(timezone=True), nullable=True))
     with op.batch_alter_table("match_surplus") as surplus:
         surplus.add_column(sa.Column("sketch", sa.LargeBinary(), nullable=True))
+    with op.batch_alter_table("segments") as segments:
+        segments.add_column(sa.Column("tries", sa.BigInteger(), nullable=False, server_default="0"))
+        segments.add_column(sa.Column("trouble", sa.Text(), nullable=True))
+        segments.add_column(sa.Column("given_up", sa.DateTime(timezone=True), nullable=True))
+    op.create_table(
+        "topics",
+        sa.Column("name", sa.String(length=64), primary_key=True),
+        sa.Column("identity", sa.String(length=255), nullable=False),
+    )

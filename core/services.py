@@ -100,4 +100,14 @@ def _store(settings: Settings) -> ObjectStore:
 
 
 def _bus(settings: Settings) -> Bus:
+    if settings.bus_url.startswith("kafka://"):
+        from core.bus.kafka import KafkaBus  # who needs no Kafka does not pay for its client
+
+        return KafkaBus(
+            settings.bus_url.removeprefix("kafka://"),
+            partitions=settings.topic_partitions,
+            prefix=settings.topic_prefix,
+            options=settings.kafka_options,
+            api_version=settings.kafka_api_version,
+        )
     return EmbeddedBus(settings.data / "bus.sqlite", partitions=settings.topic_partitions)

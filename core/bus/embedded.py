@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import threading
 import time
 import zlib
@@ -16,25 +15,17 @@ from typing import Final, Literal
 import structlog
 
 from core import events
-from core.bus import Outgoing, retention
+from core.bus import RETENTION_DAYS, Outgoing, check_size, checked, retention
 from core.bus.members import EmbeddedConsumer, EmbeddedFollower
 from core.bus.sqlite import Connection, prepare
 from core.errors import FiligraneError, InvalidInput, Unavailable
 
-MAX_MESSAGE_BYTES: Final = 1_000_000
 _TRIM_EVERY: Final = 3600.0  # seconds
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _INSERT: Final = "INSERT OR REPLACE INTO log (topic, partition, key, value, headers, published, compacted) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 log = structlog.get_logger()
 
 _Row = tuple[str, int, str, bytes, str, float, int]
-
-
-class MessageTooLarge(InvalidInput):
-    """Key, value and headers together are above MAX_MESSAGE_BYTES."""
-
-    default_code = "message_too_large"
 
 
 def partition_of(key: str, partitions: int) -> int:
@@ -51,7 +42,7 @@ class EmbeddedBus:
         *,
         partitions: int = 8,
         lease: float = 30.0,
-        retention: timedelta = timedelta(days=7),
+        retention: timedelta = timedelta(days=RETENTION_DAYS),
         compacted: Collection[str] = (events.MEDIA,),
     ) -> None:
         """Opens the file or makes it; `partitions` counts only then. What is older than `retention` and committed is dropped hourly.
@@ -70,6 +61,7 @@ class EmbeddedBus:
         self._writer = _Writer(path)
         self._abandoned: list[_Writer] = []
         self.partitions = prepare(self._writer.connection, partitions)
+        self._identity = self._writer.connection.value("SELECT id FROM identity")
 
     def publish(self, messages: Sequence[Outgoing]) -> None:
         """Returns when all are on the disk: all of them or none.
@@ -84,12 +76,12 @@ class EmbeddedBus:
                 self._trim_all()
 
     def consume(self, topic: str, group: str) -> EmbeddedConsumer:
-        return EmbeddedConsumer(Connection(self.path, durable=False), _checked(topic), group, self.partitions, self.lease)
+        return EmbeddedConsumer(Connection(self.path, durable=False), checked(topic), group, self.partitions, self.lease)
 
     def follow(self, topic: str, start: Literal["earliest", "latest"]) -> EmbeddedFollower:
         connection = Connection(self.path, durable=False)
         begin = (connection.value("SELECT seq FROM sqlite_sequence WHERE name = 'log'") or 0) if start == "latest" else 0
-        return EmbeddedFollower(connection, _checked(topic), dict.fromkeys(range(self.partitions), begin))
+        return EmbeddedFollower(connection, checked(topic), dict.fromkeys(range(self.partitions), begin))
 
     def lag(self, topic: str, group: str) -> int:
         writer = self._open_writer()
@@ -98,6 +90,10 @@ class EmbeddedBus:
             committed = dict(read.rows("SELECT partition, committed FROM cursors WHERE topic = ? AND name = ?", topic, group))
             count = "SELECT count(*) FROM log WHERE topic = ? AND partition = ? AND seq > ?"
             return sum(read.value(count, topic, p, committed.get(p, 0)) for p in range(self.partitions))
+
+    def identity(self, topic: str) -> str:
+        """The file's: its topics live and die together."""
+        return f"{self._identity}/{checked(topic)}"
 
     def trim(self, topic: str, before: datetime) -> int:
         """Drops what was published before that time and committed by every group that ever read the topic; returns how many.
@@ -115,11 +111,10 @@ class EmbeddedBus:
     def _row(self, message: Outgoing) -> _Row:
         headers = json.dumps(dict(message.headers), separators=(",", ":"))
         size = len(message.key.encode()) + len(message.value) + len(headers)
-        if size > MAX_MESSAGE_BYTES:
-            raise MessageTooLarge(f"a message of {size} bytes for {message.topic}; at most {MAX_MESSAGE_BYTES} are possible")
+        check_size(message, size)
         partition = partition_of(message.key, self.partitions)
         compacted = int(message.topic in self._compacted)
-        return _checked(message.topic), partition, message.key, message.value, headers, time.time(), compacted
+        return checked(message.topic), partition, message.key, message.value, headers, time.time(), compacted
 
     def _open_writer(self) -> _Writer:
         if self._writer.connection.inherited:
@@ -196,9 +191,3 @@ class _Batch:
         self.rows = rows
         self.settled = False
         self.error: FiligraneError | None = None
-
-
-def _checked(topic: str) -> str:
-    if not _TOPIC.fullmatch(topic):
-        raise InvalidInput(f"not a topic's name: {topic!r}", code="topic_invalid")
-    return topic

@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from core.bus import Message, liveness
+from core.bus import Message, fenced_total, last_offsets, liveness, missed_total
 from core.bus.sqlite import Connection, News
 from core.errors import Unavailable
 
@@ -83,6 +83,7 @@ class EmbeddedConsumer(_Reader):
     def __init__(self, connection: Connection, topic: str, group: str, partitions: int, lease: float) -> None:
         super().__init__(connection, topic, {})
         self.fenced = 0
+        self._missed = False
         self._group = group
         self._member = uuid.uuid4().hex
         self._lease = lease
@@ -106,7 +107,7 @@ class EmbeddedConsumer(_Reader):
 
     def commit(self, messages: Sequence[Message]) -> None:
         with self._connection.transaction() as raw:
-            for partition, offset in _last_offsets(messages).items():
+            for partition, offset in last_offsets(messages).items():
                 found = raw.execute(
                     "UPDATE cursors SET committed = max(committed, ?) WHERE topic = ? AND name = ? AND partition = ? AND member = ?",
                     (offset, self._topic, self._group, partition, self._member),
@@ -114,6 +115,10 @@ class EmbeddedConsumer(_Reader):
                 if found.rowcount == 0:
                     self._note_fenced(partition)
             self._renew(raw)
+
+    def missed(self) -> bool:
+        missed, self._missed = self._missed, False
+        return missed
 
     def close(self) -> None:
         """Idempotent."""
@@ -175,6 +180,7 @@ class EmbeddedConsumer(_Reader):
 
     def _take(self, raw: sqlite3.Connection, free: dict[int, int], count: int) -> dict[int, int]:
         taken = {p: free[p] for p in sorted(free)[: max(count, 0)]}
+        self._note_missed(raw, taken)
         self._assign(raw, self._member, taken)
         return taken
 
@@ -187,8 +193,17 @@ class EmbeddedConsumer(_Reader):
         """Tells the other members to look again."""
         raw.execute("UPDATE groups SET generation = generation + 1 WHERE topic = ? AND name = ?", self._ours)
 
+    def _note_missed(self, raw: sqlite3.Connection, taken: dict[int, int]) -> None:
+        """Before a group's first member came, the log was kept by age alone."""
+        for partition, trimmed in raw.execute("SELECT partition, seq FROM trimmed WHERE topic = ?", (self._topic,)):
+            if trimmed > taken.get(partition, trimmed):
+                self._missed = True
+                missed_total.labels(self._topic).inc()
+                log.error("bus.messages_missed", topic=self._topic, partition=partition, reason="trimmed")
+
     def _note_fenced(self, partition: int) -> None:
         self.fenced += 1
+        fenced_total.labels(self._topic).inc()
         log.warning("bus.commit_too_late", topic=self._topic, partition=partition)
 
 
@@ -200,10 +215,3 @@ def share(partitions: int, members: int, rank: int) -> int:
 def _is_over(renewed: float, lease: float) -> bool:
     """Whether a lease has ended; a renewal in the future is from before a restart of the machine."""
     return not 0 <= time.monotonic() - renewed <= lease
-
-
-def _last_offsets(messages: Sequence[Message]) -> dict[int, int]:
-    last: dict[int, int] = {}
-    for message in messages:
-        last[message.partition] = max(message.offset, last.get(message.partition, 0))
-    return last

@@ -36,4 +36,5 @@ def trim(connection: Connection, topic: str, partition: int, before: float) -> i
     if done:
         with connection.transaction() as raw:
             raw.executemany("DELETE FROM log WHERE seq = ?", done)
+            raw.execute("INSERT OR REPLACE INTO trimmed VALUES (?, ?, ?)", (topic, partition, done[-1][0]))
     return len(done)

@@ -15,13 +15,14 @@ from typing import Any, Final
 
 from core.errors import Corrupt, Unavailable
 
-VERSION: Final = 1
+VERSION: Final = 2
 BUSY_SECONDS: Final = 30.0
 _LOOK_FIRST, _LOOK_LAST = 0.001, 0.005  # seconds between two looks at data_version: short after news, longer when it is quiet
 
 # One sequence for all topics: what is committed later has the larger number, so a reader that remembers a number misses nothing.
 # AUTOINCREMENT: a number is never given twice, even after the newest row was compacted away.
-_SCHEMA: Final = """
+_SCHEMAS: Final = (
+    """
 CREATE TABLE log (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     topic TEXT NOT NULL,
@@ -46,7 +47,16 @@ CREATE TABLE cursors (
     topic TEXT NOT NULL, name TEXT NOT NULL, partition INTEGER NOT NULL, committed INTEGER NOT NULL, member TEXT,
     PRIMARY KEY (topic, name, partition)
 ) STRICT, WITHOUT ROWID;
-"""
+""",
+    """
+CREATE TABLE identity (id TEXT NOT NULL) STRICT;
+INSERT INTO identity VALUES (lower(hex(randomblob(16))));
+CREATE TABLE trimmed (
+    topic TEXT NOT NULL, partition INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (topic, partition)
+) STRICT, WITHOUT ROWID;
+""",
+)
+"""What each version added."""
 
 
 @contextmanager
@@ -135,16 +145,17 @@ def _enter_wal(raw: sqlite3.Connection) -> None:
 
 
 def prepare(connection: Connection, partitions: int) -> int:
-    """Creates the tables if the file is new; returns the number of partitions that the file was made with."""
+    """Brings the tables up to this version; returns the number of partitions that the file was made with."""
     with connection.transaction() as raw:
         found = raw.execute("PRAGMA user_version").fetchone()[0]
         if found > VERSION:
             raise Unavailable(f"the bus's file has version {found}, newer than {VERSION}; upgrade this process", code="bus_version")
-        if found == 0:
-            for statement in _SCHEMA.split(";\n"):
+        for version, schema in enumerate(_SCHEMAS[found:], found + 1):
+            for statement in schema.split(";\n"):
                 raw.execute(statement)
+            raw.execute(f"PRAGMA user_version = {version}")
+        if found == 0:
             raw.execute("INSERT INTO settings VALUES (?)", (partitions,))
-            raw.execute(f"PRAGMA user_version = {VERSION}")
         return int(raw.execute("SELECT partitions FROM settings").fetchone()[0])
 
 

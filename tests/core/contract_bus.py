@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,7 @@ PATIENCE = 30.0
 
 
 class Opener(Protocol):
-    """Opens the same bus in this or another process; can be pickled. A silent member is given up after a second or less."""
+    """Opens the same new bus in this or another process; can be pickled. A silent member is given up after some seconds or less."""
 
     def __call__(self) -> Bus: ...
 
@@ -158,15 +159,18 @@ class BusContract:
         first, second = bus.consume("images", "g"), bus.consume("images", "g")
         seen: dict[str, set[int]] = {"first": set(), "second": set()}
 
+        def work(name: str, member: Consumer) -> None:
+            messages = member.poll(0.1, 1000)
+            member.commit(messages)
+            seen[name] = {message.partition for message in messages}
+
         def both_have_some() -> bool:
             bus.publish(numbered("images", 40, keys=40))
-            for name, member in (("first", first), ("second", second)):
-                messages = member.poll(0.1, 1000)
-                member.commit(messages)
-                seen[name] = {message.partition for message in messages}
+            wait([threads.submit(work, "first", first), threads.submit(work, "second", second)])
             return bool(seen["first"] and seen["second"]) and not seen["first"] & seen["second"] and bus.lag("images", "g") == 0
 
-        until(both_have_some)
+        with ThreadPoolExecutor(2) as threads:
+            until(both_have_some)
         first.close()
         bus.publish(numbered("images", 40, keys=40))
         left = drain(second, 40)

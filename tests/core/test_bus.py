@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.bus import Outgoing
-from core.bus.embedded import MAX_MESSAGE_BYTES, EmbeddedBus, MessageTooLarge, partition_of
+from core.bus import MAX_MESSAGE_BYTES, MessageTooLarge, Outgoing
+from core.bus.embedded import EmbeddedBus, partition_of
 from core.bus.members import EmbeddedConsumer, share
 from core.bus.sqlite import VERSION
 from core.errors import Corrupt, InvalidInput, Unavailable

@@ -1,19 +1,21 @@
 """Leases on domains: one holder at a time, fenced by an epoch.
 
-The row decides. Whoever takes a lease from another (or from an earlier life of itself) raises its epoch; everything that is stored names
-the epoch it was made under, and `check` runs in the same transaction as the rows that it protects.
+The row decides, and on a shared database its clock does: those of the machines differ, so `now` is not asked there. Whoever takes a lease
+from another (or from an earlier life of itself) raises its epoch; everything that is stored names the epoch it was made under, and `check`
+runs in the same transaction as the rows that it protects.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from core.database.statements import insert
 from core.errors import StaleLease
-from core.models import Lease
+from core.models import Lease, UtcDateTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,10 @@ def acquire(tx: Session, domain: str, holder: str, ttl: float, now: datetime, *,
 
     `restart`: this process has not held it before; an unexpired lease under our name is from an earlier life, so the epoch rises.
     """
-    row = _locked(tx, domain)
+    row = _locked(tx, domain) or _made(tx, domain, holder)
+    now = _clock(tx, now)
     expires = now + timedelta(seconds=ttl)
-    if row is None:
-        row = Lease(domain=domain, holder=holder, epoch=1, expires=expires)
-        tx.add(row)
-    elif row.holder == holder and row.expires > now and not restart:
+    if row.holder == holder and row.expires > now and not restart:
         row.expires = expires
     elif row.holder == holder or row.expires <= now:
         row.holder, row.epoch, row.expires = holder, row.epoch + 1, expires
@@ -49,7 +49,7 @@ def acquire(tx: Session, domain: str, holder: str, ttl: float, now: datetime, *,
 def renew(tx: Session, held: Held, ttl: float, now: datetime) -> Held:
     """Raises StaleLease."""
     row = _checked(tx, held)
-    row.expires = now + timedelta(seconds=ttl)
+    row.expires = _clock(tx, now) + timedelta(seconds=ttl)
     tx.flush()
     return Held(held.domain, held.holder, held.epoch, row.expires)
 
@@ -76,3 +76,19 @@ def _checked(tx: Session, held: Held) -> Lease:
 
 def _locked(tx: Session, domain: str) -> Lease | None:
     return tx.scalar(select(Lease).where(Lease.domain == domain).with_for_update().execution_options(populate_existing=True))
+
+
+def _made(tx: Session, domain: str, holder: str) -> Lease:
+    """A free lease; two may make it at once."""
+    free = insert(tx, Lease).values(domain=domain, holder=holder, epoch=0, expires=datetime.fromtimestamp(0, UTC))
+    tx.execute(free.on_conflict_do_nothing())
+    row = _locked(tx, domain)
+    assert row is not None, "nobody removes leases"
+    return row
+
+
+def _clock(tx: Session, now: datetime) -> datetime:
+    """Asked for when the row is locked: the wait may have been long."""
+    if tx.get_bind().dialect.name == "postgresql":
+        return tx.execute(select(func.clock_timestamp(type_=UtcDateTime))).scalar_one()
+    return now

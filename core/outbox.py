@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 import structlog
 from sqlalchemy.orm import Session
 
-from core.bus import Outgoing
+from core.bus import Bus, Outgoing
 from core.errors import NotFound, Unavailable
 from core.events import MEDIA, SESSIONS, SessionWoken, encode
 from core.models import CrawlSession, Outbox
@@ -31,24 +32,47 @@ def drain(services: Services, limit: int = 500) -> int:
 
 
 def _drain(services: Services, limit: int) -> int:
+    if services.database.shared:
+        return _drain_claimed(services, limit)
     with services.database.read() as tx:
         rows = messages.due(tx, limit)
-        outgoing = _build(tx, rows)
-    if not rows:
-        return 0
-    sent = None
-    while sent != outgoing:  # else another process may have sent a newer state before ours, and the last one sent is what the bus keeps
-        services.bus.publish(outgoing)
-        sent = outgoing
-        with services.database.read() as tx:
-            outgoing = _build(tx, rows)
+    if rows:
+        _send(services.bus, rows, services.database.read)
+        with services.database.write() as tx:
+            messages.sent(tx, rows)
+    return len(rows)
+
+
+def _drain_claimed(services: Services, limit: int) -> int:
+    """A row stays until who claimed it has made sure that nothing older than what the bus has came after it, or has died."""
     with services.database.write() as tx:
+        rows = messages.claimed(tx, limit)
+        _send(services.bus, rows, lambda: _anew(tx))
         messages.sent(tx, rows)
     return len(rows)
 
 
-def _build(tx: Session, rows: Sequence[Outbox]) -> list[Outgoing]:
+@contextmanager
+def _anew(tx: Session) -> Iterator[Session]:
+    """The transaction, which sees what others have committed since it looked last."""
+    tx.expunge_all()
+    yield tx
+
+
+def _send(bus: Bus, rows: Sequence[Outbox], view: Callable[[], AbstractContextManager[Session]]) -> None:
+    """Until the state has not changed meanwhile: another process may have sent a newer one before ours, and the bus keeps the last."""
     subjects = dict.fromkeys((row.topic, row.subject_id) for row in rows)
+    sent: list[Outgoing] = []
+    while True:
+        with view() as tx:
+            outgoing = _build(tx, subjects)
+        if outgoing == sent:
+            return
+        bus.publish(outgoing)
+        sent = outgoing
+
+
+def _build(tx: Session, subjects: Iterable[tuple[str, int]]) -> list[Outgoing]:
     return [message for topic, subject_id in subjects if (message := _BUILDERS[topic](tx, subject_id)) is not None]
 
 

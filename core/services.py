@@ -78,7 +78,8 @@ def _make_folder(path: Path) -> None:
 
 def open_database(settings: Settings) -> Database:
     """Its schema is as it was found."""
-    return metered("database", Database(settings.database_url or URL.create("sqlite", database=str(settings.data / "filigrane.sqlite"))))
+    url = settings.database_url or URL.create("sqlite", database=str(settings.data / "filigrane.sqlite"))
+    return metered("database", Database(url, connections=settings.database_connections))
 
 
 def open_store(settings: Settings) -> ObjectStore:

@@ -42,6 +42,7 @@ class Settings(BaseSettings):
         repr=False,
         description="Database, `postgresql+psycopg://user:password@host/database`; empty: SQLite in the data folder.",
     )
+    database_connections: int = Field(default=10, ge=1, le=1000, description="Most connections of a process to PostgreSQL.")
     store_url: str = Field(
         default="", description="Object store, `file:///folder` or `s3://bucket/prefix`; empty: a folder in the data folder."
     )

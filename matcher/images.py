@@ -172,8 +172,9 @@ class Images:
                 log.info("matcher.matched", pictures=sorted({draft.picture_id for draft in some}), matches=len(some))
 
     def _upsert(self, drafts: Sequence[MatchDraft]) -> None:
-        with stage_seconds.labels("record").time(), self._services.database.write() as tx:
-            new = matches.record(tx, drafts, self._services.clock.now())
+        now = self._services.clock.now()
+        with stage_seconds.labels("record").time():
+            new = self._services.database.transact(lambda tx: matches.record(tx, drafts, now))
         _MATCHES.inc(len(new))
 
     def _bury(self, message: Message, code: str, reason: str) -> None:

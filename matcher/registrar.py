@@ -87,6 +87,5 @@ def register(
     services.store.put(draft.thumbnail_key, prepared.thumbnail)
     if watermark is not None and draft.lmk_key is not None:
         services.store.put(draft.lmk_key, watermark.to_bytes())
-    with services.database.write() as tx:
-        node, created = media.put_picture(tx, account_id, path, draft, services.clock.now())
-        return Registered(node.id, created)
+    node, created = services.database.transact(lambda tx: media.put_picture(tx, account_id, path, draft, services.clock.now()))
+    return Registered(node.id, created)

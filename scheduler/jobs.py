@@ -24,8 +24,7 @@ class Job(NamedTuple):
 
 def wake_due(services: Services) -> Iterator[int]:
     """Sessions whose next cycle is due are pending, and the crawlers hear of it."""
-    with services.database.write() as tx:
-        woken = crawls.due(tx, services.clock.now())
+    woken = services.database.transact(lambda tx: crawls.due(tx, services.clock.now()))
     if woken:
         outbox.drain(services)
     yield len(woken)

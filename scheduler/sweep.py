@@ -6,9 +6,12 @@ Each yields, after a bounded piece of work, how many things it removed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import Final
+
+from sqlalchemy.orm import Session
 
 from core.bus.embedded import EmbeddedBus
 from core.events import IMAGES, RESULTS, SEARCHES, SESSIONS
@@ -27,14 +30,17 @@ def segments(services: Services) -> Iterator[int]:
     """Segments that were joined more than a day ago, and pieces that the bus's messages need not be built from any more. The rows first:
     whoever reads them is sent to the artifact before the object goes."""
     while True:
-        with services.database.write() as tx:
-            now = services.clock.now()
-            rows = crawls.expired_segments(tx, now - DAY, _PIECE, journals_before=now - JOURNALS)
-            crawls.mark_deleted(tx, [row.id for row in rows])
-        if not rows:
+        keys = services.database.transact(partial(_expire, now=services.clock.now()))
+        if not keys:
             return
-        services.store.delete([row.key for row in rows])
-        yield len(rows)
+        services.store.delete(keys)
+        yield len(keys)
+
+
+def _expire(tx: Session, now: datetime) -> list[str]:
+    rows = crawls.expired_segments(tx, now - DAY, _PIECE, journals_before=now - JOURNALS)
+    crawls.mark_deleted(tx, [row.id for row in rows])
+    return [row.key for row in rows]
 
 
 def statics(services: Services) -> Iterator[int]:
@@ -59,8 +65,7 @@ def deleted_sessions(services: Services) -> Iterator[int]:
             for keys in _keys(services, prefix):
                 services.store.delete(keys)
                 yield len(keys)
-        with services.database.write() as tx:
-            retention.forget_session(tx, session_id)
+        services.database.transact(partial(retention.forget_session, session_id=session_id))
         yield 1
 
 

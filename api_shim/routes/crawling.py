@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+from sqlalchemy.orm import Session
 
 from api_shim import bodies, present, schemas
 from api_shim.endpoint import Answer, Call
@@ -71,12 +72,15 @@ def create_session(call: Call) -> Answer:
     options = _options(call, wanted)
     options.pop("start_urls", None)
     now = call.clock.now()
-    with call.database.write() as tx:
+
+    def create(tx: Session) -> schemas.Session:
         row = crawls.create_session(tx, call.account.id, start_urls=start_urls, domain=domain, now=now, **options)
         _check_schedule(row)
         if wanted.state == "paused":
             row = crawls.pause_session(tx, call.account.id, row.id, now)
-        shown = present.session(row, call.links)
+        return present.session(row, call.links)
+
+    shown = call.database.transact(create)
     outbox.drain(call.services)
     return Answer(shown, 201, {"Location": shown.url})
 
@@ -94,7 +98,8 @@ def change_session(call: Call) -> Answer:
     session_id = call.number("session_id")
     options = _options(call, wanted)
     now = call.clock.now()
-    with call.database.write() as tx:
+
+    def change(tx: Session) -> schemas.Session:
         row = crawls.get_session(tx, call.account.id, session_id)
         if "start_urls" in options and one_site(options["start_urls"], call.state.netguard) != row.domain:
             raise InvalidFields({"start_urls": f"a session stays on its site, {row.domain}"})
@@ -104,14 +109,16 @@ def change_session(call: Call) -> Answer:
             row = crawls.pause_session(tx, call.account.id, session_id, now)
         elif wanted.state == "pending" and row.state != "pending":
             row = crawls.run_session(tx, call.account.id, session_id, now)
-        shown = present.session(row, call.links)
+        return present.session(row, call.links)
+
+    shown = call.database.transact(change)
     outbox.drain(call.services)
     return Answer(shown)
 
 
 def delete_session(call: Call) -> Answer:
-    with call.database.write() as tx:
-        crawls.delete_session(tx, call.account.id, call.number("session_id"), call.clock.now())
+    session_id = call.number("session_id")
+    call.database.transact(lambda tx: crawls.delete_session(tx, call.account.id, session_id, call.clock.now()))
     outbox.drain(call.services)
     return Answer(status=204)
 

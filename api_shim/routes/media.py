@@ -86,8 +86,8 @@ def put(call: Call) -> Answer:
 
 
 def delete(call: Call) -> Answer:
-    with call.database.write() as tx:
-        keys = media.delete(tx, call.account.id, media_path(call.request), call.clock.now())
+    path = media_path(call.request)
+    keys = call.database.transact(lambda tx: media.delete(tx, call.account.id, path, call.clock.now()))
     outbox.drain(call.services)
     call.services.store.delete(keys)
     return Answer(status=204)
@@ -100,9 +100,8 @@ def move(call: Call) -> Answer:
     to = _place(call, "to", wanted.to if isinstance(wanted.to, str) else wanted.to.url)
     if to.endswith("/"):
         to += source.rpartition("/")[2]
-    with call.database.write() as tx:
-        node = media.move(tx, call.account.id, source, to, call.clock.now())
-        return Answer(schemas.Moved(node.path))
+    node = call.database.transact(lambda tx: media.move(tx, call.account.id, source, to, call.clock.now()))
+    return Answer(schemas.Moved(node.path))
 
 
 def _place(call: Call, name: str, text: str) -> str:
@@ -135,10 +134,11 @@ def _sub_resource(path: str) -> tuple[str, str]:
 
 
 def _put_folder(call: Call, path: str) -> Answer:
-    with call.database.write() as tx:
+    def put(tx: Session) -> Answer:
         node, created = media.create_folder(tx, call.account.id, path, call.clock.now())
-        answer = _shown(call, Presenter(tx, call.links), node, tx)
-    return Answer(answer.body, 201 if created else 200)
+        return Answer(_shown(call, Presenter(tx, call.links), node, tx).body, 201 if created else 200)
+
+    return call.database.transact(put)
 
 
 def _put_picture(call: Call, path: str, data: bytes, exclusive: bool | None) -> Answer:

@@ -26,6 +26,8 @@ OPTIONS: Final = frozenset(
     }
 )  # fmt: skip
 """What a session's owner may set."""
+_LOCK: Final = {"key_share": True}
+"""Not against foreign keys: segments and batches of a locked session can be added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,15 @@ def _known(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def get_session(tx: Session, account_id: int | None, session_id: int) -> CrawlSession:
     """The account's session (None: anybody's). Raises NotFound, also for deleted ones."""
-    session = tx.get(CrawlSession, session_id)
+    return _present(tx.get(CrawlSession, session_id), account_id, session_id)
+
+
+def _locked(tx: Session, account_id: int | None, session_id: int) -> CrawlSession:
+    """Like `get_session`, for who decides by its state. After the lease, before everything else that a transaction locks."""
+    return _present(tx.get(CrawlSession, session_id, with_for_update=_LOCK, populate_existing=True), account_id, session_id)
+
+
+def _present(session: CrawlSession | None, account_id: int | None, session_id: int) -> CrawlSession:
     if session is None or session.deleted or account_id not in (None, session.account_id):
         raise NotFound(f"there is no session {session_id}")
     return session
@@ -75,7 +85,7 @@ def sessions_of(account_id: int) -> Select[CrawlSession]:
 
 def update_session(tx: Session, account_id: int, session_id: int, now: datetime, **options: Any) -> CrawlSession:
     """Changes what the owner may set; a running cycle goes on with what it began with."""
-    session = get_session(tx, account_id, session_id)
+    session = _locked(tx, account_id, session_id)
     for name, value in _known(options).items():
         setattr(session, name, value)
     if session.state in ("done", "failed") and {"interval", "cron"} & options.keys():
@@ -87,7 +97,7 @@ def update_session(tx: Session, account_id: int, session_id: int, now: datetime,
 
 def delete_session(tx: Session, account_id: int, session_id: int, now: datetime) -> None:
     """Gone for its owner at once, with its batches; matches stay. The sweeper removes the objects."""
-    session = get_session(tx, account_id, session_id)
+    session = _locked(tx, account_id, session_id)
     session.deleted, session.mtime = True, now
     statics = select(Artifact.static_id).join(Batch).where(Batch.session_id == session.id)
     tx.execute(update(Static).where(Static.id.in_(statics)).values(expires=now))
@@ -101,19 +111,19 @@ def pause_session(tx: Session, account_id: int, session_id: int, now: datetime) 
 
 def resume_session(tx: Session, account_id: int, session_id: int, now: datetime) -> CrawlSession:
     """A paused session is pending again; others stay as they are."""
-    session = get_session(tx, account_id, session_id)
+    session = _locked(tx, account_id, session_id)
     return _set_state(tx, account_id, session_id, "pending", now) if session.state == "paused" else session
 
 
 def run_session(tx: Session, account_id: int, session_id: int, now: datetime) -> CrawlSession:
     """Its next cycle begins now. Raises Conflict while one runs."""
-    if get_session(tx, account_id, session_id).state == "running":
+    if _locked(tx, account_id, session_id).state == "running":
         raise Conflict(f"session {session_id} is running", code="session_running")
     return _set_state(tx, account_id, session_id, "pending", now)
 
 
 def _set_state(tx: Session, account_id: int, session_id: int, state: str, now: datetime) -> CrawlSession:
-    session = get_session(tx, account_id, session_id)
+    session = _locked(tx, account_id, session_id)
     session.state, session.next_due = state, None
     tx.flush()
     messages.add(tx, SESSIONS, session.id, now)
@@ -138,7 +148,7 @@ def begin_cycle(tx: Session, held: Held, session_id: int, now: datetime) -> Craw
         Conflict: the session is paused or ended meanwhile.
     """
     leases.check(tx, held)
-    session = get_session(tx, None, session_id)
+    session = _locked(tx, None, session_id)
     if session.state == "pending":
         session.state, session.reason = "running", None
         if session.cycle_count == 0 or _batch_of(tx, session) is not None:
@@ -182,7 +192,7 @@ def finish_cycle(
         StaleLease: the domain has another holder.
     """
     leases.check(tx, held)
-    session = tx.get_one(CrawlSession, session_id, with_for_update=True)
+    session = tx.get_one(CrawlSession, session_id, with_for_update=_LOCK, populate_existing=True)
     if (batch_id := _batch_of(tx, session)) is not None:
         return tx.get_one(Batch, batch_id)
     batch = Batch(session_id=session.id, account_id=session.account_id, crawl_cycle=session.cycle_count, ctime=now)

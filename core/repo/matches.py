@@ -126,7 +126,7 @@ def of_session(tx: Session, account_id: int, session_id: int) -> int:
 def surplus(tx: Session, account_id: int) -> int:
     """How many finds on pages are not listed, because their site's rows were full: an estimate (see `distinct`), which a replay of
     messages does not change."""
-    return tx.scalar(select(func.coalesce(func.sum(MatchSurplus.count), 0)).where(MatchSurplus.account_id == account_id)) or 0
+    return int(tx.scalar(select(func.coalesce(func.sum(MatchSurplus.count), 0)).where(MatchSurplus.account_id == account_id)) or 0)
 
 
 _Identity = tuple[int, int, str, str, str]

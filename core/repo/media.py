@@ -121,6 +121,7 @@ def create_folder(tx: Session, account_id: int, path: str, now: datetime) -> tup
         Forbidden, InvalidInput: the path is not for this account, or not one.
     """
     path = creatable(tx, account_id, path)
+    _locked(tx, account_id)
     return _folder(tx, account_id, path, now)
 
 
@@ -252,7 +253,7 @@ def of_pictures(tx: Session, picture_ids: Iterable[int], *, lock: bool = False) 
         query = select(Media, Registration.picture_id).join(Registration, Media.registration_id == Registration.id)
         query = query.where(Registration.picture_id.in_(some)).order_by(Registration.picture_id, Media.id)
         if lock:
-            query = query.with_for_update(of=Media)
+            query = query.with_for_update(of=Media, key_share=True)
         for node, picture_id in tx.execute(query):
             found.setdefault(picture_id, []).append(node)
     return found
@@ -272,7 +273,7 @@ def totals(tx: Session, account_id: int) -> tuple[int, int]:
     """(images, their bytes) of the account's tree."""
     query = select(func.count(), func.coalesce(func.sum(Media.disk_usage), 0))
     count, size = tx.execute(query.where(Media.account_id == account_id, Media.type == "image")).one()
-    return count, size
+    return count, int(size)
 
 
 def _is_name(segment: str) -> bool:
@@ -289,7 +290,11 @@ def _home_of(tx: Session, account_id: int, path: str) -> str:
 
 
 def _locked(tx: Session, account_id: int) -> Account:
-    account = tx.get(Account, account_id, with_for_update=True, populate_existing=True)
+    """Who changes a tree or a registry locks its account first, so changes come one by one, and versions in the order of commits.
+
+    Not against foreign keys: who records a match holds its media and then refers to the account.
+    """
+    account = tx.get(Account, account_id, with_for_update={"key_share": True}, populate_existing=True)
     if account is None:
         raise NotFound(f"no account {account_id}", code="account_not_found")
     return account

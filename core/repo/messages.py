@@ -27,5 +27,10 @@ def due(tx: Session, limit: int) -> list[Outbox]:
     return list(tx.scalars(select(Outbox).order_by(Outbox.id).limit(limit)))
 
 
+def claimed(tx: Session, limit: int) -> list[Outbox]:
+    """Like `due`, and nobody else's until the transaction ends: rows that others have claimed are left out."""
+    return list(tx.scalars(select(Outbox).order_by(Outbox.id).limit(limit).with_for_update(skip_locked=True)))
+
+
 def sent(tx: Session, rows: Sequence[Outbox]) -> None:
     tx.execute(delete(Outbox).where(Outbox.id.in_([row.id for row in rows])))

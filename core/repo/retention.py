@@ -61,6 +61,7 @@ def session_prefixes(session_id: int) -> tuple[str, ...]:
 
 def forget_session(tx: Session, session_id: int) -> None:
     """Removes the rows of a deleted session's segments and batches; its own row stays (matches name it, ids are never used twice)."""
+    session = tx.get_one(CrawlSession, session_id, with_for_update={"key_share": True})  # first, as everybody does
     batches: Select[int] = select(Batch.id).where(Batch.session_id == session_id)
     statics = list(tx.scalars(select(Artifact.static_id).where(Artifact.batch_id.in_(batches))))
     tx.execute(delete(Artifact).where(Artifact.batch_id.in_(batches)).execution_options(synchronize_session=False))
@@ -68,5 +69,5 @@ def forget_session(tx: Session, session_id: int) -> None:
     for start in range(0, len(statics), 500):
         forget_statics(tx, statics[start : start + 500])
     tx.execute(delete(Segment).where(Segment.session_id == session_id).execution_options(synchronize_session=False))
-    tx.get_one(CrawlSession, session_id).snapshot_key = None
+    session.snapshot_key = None
     tx.flush()

@@ -76,9 +76,9 @@ def calling(given: argparse.Namespace) -> Iterator[Caller]:
 def _account(services: Services, name: str) -> Account:
     from core.repo import accounts
 
-    with services.database.write() as tx:
-        if name == accounts.LOCAL:
-            return accounts.ensure_local(tx, services.settings.secret, services.clock.now())[0]
+    if name == accounts.LOCAL:
+        return services.database.transact(lambda tx: accounts.ensure_local(tx, services.settings.secret, services.clock.now())[0])
+    with services.database.read() as tx:
         return accounts.by_name(tx, name)
 
 

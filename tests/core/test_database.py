@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 
-from core import database as module
 from core.database import Database
+from core.database import sqlite as module
 from core.errors import Unavailable
 from core.models import MatchSurplus, Outbox
 

@@ -39,15 +39,20 @@ def storable(text: str) -> str:
 
 
 class Words(TypeDecorator[str]):
-    """Text, also from outside; what is stored and what is looked for go through `storable`. With a length, at most so many characters."""
+    """Text, also from outside; what is stored and what is looked for go through `storable`."""
 
     impl = Text
     cache_ok = True
 
-    def __init__(self, length: int | None = None) -> None:
-        super().__init__()
-        self.impl = Text() if length is None else String(length)
-        self.length = length
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else storable(value)
+
+
+class Line(TypeDecorator[str]):
+    """The same with at most so many characters. PostgreSQL refuses longer ones, so who fills the column from outside checks them."""
+
+    impl = String
+    cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         return None if value is None else storable(value)
@@ -71,12 +76,12 @@ class Account(Base):
     __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = _id()
-    username: Mapped[str] = mapped_column(Words(150), unique=True)
-    email: Mapped[str] = mapped_column(Words(254), default="")
-    full_name: Mapped[str] = mapped_column(Words(254), default="")
-    home: Mapped[str] = mapped_column(Words(150), unique=True)
-    password_hash: Mapped[str | None] = mapped_column(Words(256))
-    token_hash: Mapped[str] = mapped_column(Words(64), unique=True)
+    username: Mapped[str] = mapped_column(Line(150), unique=True)
+    email: Mapped[str] = mapped_column(Line(254), default="")
+    full_name: Mapped[str] = mapped_column(Line(254), default="")
+    home: Mapped[str] = mapped_column(Line(150), unique=True)
+    password_hash: Mapped[str | None] = mapped_column(Line(256))
+    token_hash: Mapped[str] = mapped_column(Line(64), unique=True)
     token_generation: Mapped[int] = mapped_column(default=1)
     operator: Mapped[bool] = mapped_column(default=False)
     registry_version: Mapped[int] = mapped_column(default=0)
@@ -95,11 +100,11 @@ class Picture(Base):
 
     id: Mapped[int] = _id()
     account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
-    pixel_hash: Mapped[str] = mapped_column(Words(64))
+    pixel_hash: Mapped[str] = mapped_column(Line(64))
     width: Mapped[int]
     height: Mapped[int]
     credit: Mapped[str | None] = mapped_column(Words())
-    fingerprint_key: Mapped[str] = mapped_column(Words(255))
+    fingerprint_key: Mapped[str] = mapped_column(Line(255))
     preview_id: Mapped[int] = mapped_column(ForeignKey("statics.id"))
     thumbnail_id: Mapped[int] = mapped_column(ForeignKey("statics.id"))
     version: Mapped[int]
@@ -118,9 +123,9 @@ class Registration(Base):
 
     id: Mapped[int] = _id()
     picture_id: Mapped[int] = mapped_column(ForeignKey("pictures.id"))
-    key_id: Mapped[str] = mapped_column(Words(64), default="")
+    key_id: Mapped[str] = mapped_column(Line(64), default="")
     """Hex id of the watermark's key; empty = plain (not NULL, which no unique constraint counts)."""
-    lmk_key: Mapped[str | None] = mapped_column(Words(255))
+    lmk_key: Mapped[str | None] = mapped_column(Line(255))
     """Object key of the registration's bytes; none for plain."""
     created: Mapped[datetime]
     picture: Mapped[Picture] = relationship(back_populates="registrations")
@@ -142,7 +147,7 @@ class Media(Base):
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("media.id"))
     path: Mapped[str] = mapped_column(Words())
     """From the home directory on, no leading slash; NFC."""
-    type: Mapped[str] = mapped_column(Words(16))
+    type: Mapped[str] = mapped_column(Line(16))
     """folder | image"""
     registration_id: Mapped[int | None] = mapped_column(ForeignKey("registrations.id"))
     exclusive: Mapped[bool | None]
@@ -158,9 +163,9 @@ class Static(Base):
     __table_args__ = (Index("ix_statics_expires", "expires"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = _id()
-    key: Mapped[str] = mapped_column(Words(255))
-    content_type: Mapped[str] = mapped_column(Words(100))
-    filename: Mapped[str] = mapped_column(Words(255))
+    key: Mapped[str] = mapped_column(Line(255))
+    content_type: Mapped[str] = mapped_column(Line(100))
+    filename: Mapped[str] = mapped_column(Line(255))
     created: Mapped[datetime]
     expires: Mapped[datetime | None]
 
@@ -177,7 +182,7 @@ class CrawlSession(Base):
 
     id: Mapped[int] = _id()
     account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
-    domain: Mapped[str] = mapped_column(Words(255))
+    domain: Mapped[str] = mapped_column(Line(255))
     """The registrable domain (host:port for addresses and single labels): the unit of leases and of politeness."""
     start_urls: Mapped[list[str]]
     crawl_delay: Mapped[float] = mapped_column(default=300.0)
@@ -187,16 +192,16 @@ class CrawlSession(Base):
     robots: Mapped[bool] = mapped_column(default=True)
     shared: Mapped[bool] = mapped_column(default=False)
     interval: Mapped[float | None]
-    cron: Mapped[str | None] = mapped_column(Words(100))
+    cron: Mapped[str | None] = mapped_column(Line(100))
     max_depth: Mapped[int | None]
     max_pages: Mapped[int | None]
-    user_agent: Mapped[str | None] = mapped_column(Words(255))
-    state: Mapped[str] = mapped_column(Words(16), default="pending")
+    user_agent: Mapped[str | None] = mapped_column(Line(255))
+    state: Mapped[str] = mapped_column(Line(16), default="pending")
     """pending | running | done | failed | paused"""
     reason: Mapped[str | None] = mapped_column(Words())
     """Why the last cycle failed."""
     cycle_count: Mapped[int] = mapped_column(default=0)
-    snapshot_key: Mapped[str | None] = mapped_column(Words(255))
+    snapshot_key: Mapped[str | None] = mapped_column(Line(255))
     """The frontier as the last whole cycle left it."""
     ctime: Mapped[datetime]
     mtime: Mapped[datetime]
@@ -212,8 +217,8 @@ class Lease(Base):
 
     __tablename__ = "leases"
 
-    domain: Mapped[str] = mapped_column(Words(255), primary_key=True)
-    holder: Mapped[str] = mapped_column(Words(100))
+    domain: Mapped[str] = mapped_column(Line(255), primary_key=True)
+    holder: Mapped[str] = mapped_column(Line(100))
     epoch: Mapped[int]
     expires: Mapped[datetime]
     delay: Mapped[float] = mapped_column(default=0.0, server_default="0")
@@ -235,14 +240,14 @@ class Segment(Base):
     id: Mapped[int] = _id()
     session_id: Mapped[int] = mapped_column(ForeignKey("sessions.id"))
     cycle: Mapped[int]
-    kind: Mapped[str] = mapped_column(Words(8))
+    kind: Mapped[str] = mapped_column(Line(8))
     """tar | warc | journal"""
     seq: Mapped[int]
     """Counts within (session, cycle, kind) from 0; the order in the artifact."""
     epoch: Mapped[int]
-    key: Mapped[str] = mapped_column(Words(255), unique=True)
+    key: Mapped[str] = mapped_column(Line(255), unique=True)
     length: Mapped[int]
-    sha256: Mapped[str] = mapped_column(Words(64))
+    sha256: Mapped[str] = mapped_column(Line(64))
     stored: Mapped[datetime]
     sent: Mapped[datetime | None]
     """journal rows: when the bus acknowledged the messages of this piece."""
@@ -284,12 +289,12 @@ class Artifact(Base):
 
     id: Mapped[int] = _id()
     batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"))
-    name: Mapped[str] = mapped_column(Words(32))
+    name: Mapped[str] = mapped_column(Line(32))
     count: Mapped[int]
     """Rows of a log; members of a TAR; records of a WARC."""
-    key: Mapped[str] = mapped_column(Words(255))
+    key: Mapped[str] = mapped_column(Line(255))
     length: Mapped[int]
-    sha256: Mapped[str] = mapped_column(Words(64))
+    sha256: Mapped[str] = mapped_column(Line(64))
     static_id: Mapped[int] = mapped_column(ForeignKey("statics.id"))
     batch: Mapped[Batch] = relationship(back_populates="artifacts")
 
@@ -308,12 +313,12 @@ class Match(Base):
     id: Mapped[int] = _id()
     account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
     picture_id: Mapped[int] = mapped_column(ForeignKey("pictures.id"))
-    type: Mapped[str] = mapped_column(Words(8), default="web")
-    key_id: Mapped[str] = mapped_column(Words(64), default="")
-    sha256: Mapped[str] = mapped_column(Words(64))
-    md5: Mapped[str] = mapped_column(Words(32))
+    type: Mapped[str] = mapped_column(Line(8), default="web")
+    key_id: Mapped[str] = mapped_column(Line(64), default="")
+    sha256: Mapped[str] = mapped_column(Line(64))
+    md5: Mapped[str] = mapped_column(Line(32))
     page_url: Mapped[str] = mapped_column(Words())
-    site: Mapped[str] = mapped_column(Words(255))
+    site: Mapped[str] = mapped_column(Line(255))
     """Registrable domain of the page."""
     query_url: Mapped[str] = mapped_column(Words())
     """Where the found picture was."""
@@ -324,7 +329,7 @@ class Match(Base):
     """As it was when the match was recorded."""
     p_value: Mapped[float | None]
     payload: Mapped[int | None]
-    verdict: Mapped[str | None] = mapped_column(Words(16))
+    verdict: Mapped[str | None] = mapped_column(Line(16))
     score: Mapped[float | None]
     mirrored: Mapped[bool | None]
     overlap: Mapped[float | None]
@@ -334,7 +339,7 @@ class Match(Base):
     height: Mapped[int | None]
     last_modified: Mapped[datetime | None]
     first_seen: Mapped[datetime]
-    request_id: Mapped[str] = mapped_column(Words(40))
+    request_id: Mapped[str] = mapped_column(Line(40))
     created: Mapped[datetime]
     media: Mapped[list[Media]] = relationship(secondary="match_media", lazy="selectin")
     picture: Mapped[Picture] = relationship(lazy="joined")
@@ -357,7 +362,7 @@ class MatchSurplus(Base):
 
     account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     picture_id: Mapped[int] = mapped_column(ForeignKey("pictures.id"), primary_key=True)
-    site: Mapped[str] = mapped_column(Words(255), primary_key=True)
+    site: Mapped[str] = mapped_column(Line(255), primary_key=True)
     count: Mapped[int] = mapped_column(default=0)
     """About how many, from the sketch."""
     sketch: Mapped[bytes | None]
@@ -380,7 +385,7 @@ class Outbox(Base):
     __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = _id()
-    topic: Mapped[str] = mapped_column(Words(64))
+    topic: Mapped[str] = mapped_column(Line(64))
     subject_id: Mapped[int]
     """sessions: the session's id; media: the picture's id."""
     created: Mapped[datetime]

@@ -79,11 +79,17 @@ def postgres_template(postgres_server: postgres.Cluster) -> Iterator[str]:
         yield name
 
 
-@pytest.fixture
-def postgres_url(postgres_server: postgres.Cluster, postgres_template: str) -> Iterator[str]:
-    """A new database with the newest schema."""
+@pytest.fixture(scope="session")
+def _postgres_reused(postgres_server: postgres.Cluster, postgres_template: str) -> Iterator[str]:
     with postgres_server.database(postgres_template) as url:
         yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: postgres.Cluster, _postgres_reused: str) -> str:
+    """An empty database with the newest schema."""
+    postgres_server.wipe(_postgres_reused.rpartition("/")[2])
+    return _postgres_reused
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

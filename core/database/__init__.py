@@ -39,7 +39,8 @@ class Database:
 
     def __init__(self, url: str | URL, *, connections: int = CONNECTIONS) -> None:
         """`connections`: the most that this process opens to a database server."""
-        self._backend = _backend(make_url(url), connections)
+        self.url = make_url(url)
+        self._backend = _backend(self.url, connections)
         self._engine = self._backend.engine()
         self._pid = os.getpid()
         self._abandoned: list[Engine] = []

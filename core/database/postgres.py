@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import psycopg
 import structlog
@@ -83,16 +83,17 @@ class Postgres(Backend):
 
     @contextmanager
     def migration(self, connection: Connection) -> Iterator[None]:
-        raw = connection.connection.dbapi_connection
-        assert isinstance(raw, Patient)
+        raw = cast("Patient", connection.connection.dbapi_connection)
         raw.patience = math.inf
-        connection.exec_driver_sql("BEGIN")
-        for name in _TIMEOUTS:
-            connection.exec_driver_sql(f"SET LOCAL {name} = 0")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
-        yield
-        connection.commit()
-        raw.patience = PATIENCE
+        try:
+            connection.exec_driver_sql("BEGIN")
+            for name in _TIMEOUTS:
+                connection.exec_driver_sql(f"SET LOCAL {name} = 0")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+            yield
+            connection.commit()
+        finally:
+            raw.patience = PATIENCE
 
     def unavailable(self, error: BaseException) -> Unavailable | None:
         if isinstance(error, PoolTimeout):  # every connection of this process is in use

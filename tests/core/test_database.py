@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,14 +20,7 @@ from core.errors import Unavailable
 from core.models import MatchSurplus, Outbox
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path}/test.sqlite")
-    opened.migrate()
-    yield opened
-    opened.close()
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def add_row(database: Database, subject: int) -> None:
@@ -53,14 +46,18 @@ def test_a_write_is_whole_or_not_at_all(database: Database) -> None:
     assert count(database) == 1
 
 
-def test_what_was_read_stays_readable_and_what_is_done_in_a_read_is_not_kept(database: Database) -> None:
+def test_what_was_read_stays_readable(database: Database) -> None:
     add_row(database, 1)
     with database.read() as tx:
         row = tx.scalars(select(Outbox)).one()
+    assert (row.subject_id, row.created) == (1, NOW)
+
+
+def test_what_is_done_in_a_read_is_not_kept(database: Database) -> None:
+    with suppress(Unavailable), database.read() as tx:  # PostgreSQL refuses it
         tx.add(Outbox(topic="sessions", subject_id=2, created=NOW))
         tx.flush()
-    assert (row.subject_id, row.created) == (1, NOW)
-    assert count(database) == 1
+    assert count(database) == 0
 
 
 def test_a_read_is_one_view(database: Database) -> None:
@@ -76,7 +73,7 @@ def test_threads_read_then_write_without_losing_an_update(database: Database) ->
 
     def raise_by_one(_: int) -> None:
         with database.write() as tx:
-            row = tx.scalars(select(Outbox)).one()
+            row = tx.scalars(select(Outbox).with_for_update()).one()
             row.subject_id += 1
 
     with ThreadPoolExecutor(16) as threads:
@@ -85,17 +82,22 @@ def test_threads_read_then_write_without_losing_an_update(database: Database) ->
         assert tx.scalars(select(Outbox.subject_id)).one() == 100
 
 
-def test_foreign_keys_count_and_commits_are_synced(database: Database) -> None:
+def test_foreign_keys_count(database: Database) -> None:
     def write_orphan() -> None:
         with database.write() as tx:
             tx.add(MatchSurplus(account_id=1, picture_id=1, site="a.example", count=1))
 
     with pytest.raises(IntegrityError):
         write_orphan()
+
+
+@SQLITE
+def test_commits_are_synced(database: Database) -> None:
     with database.read() as tx:
         assert [tx.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous", "foreign_keys")] == ["wal", 2, 1]
 
 
+@SQLITE
 def test_a_locked_database_is_unavailable(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BUSY_SECONDS", 0)
     impatient = Database(f"sqlite:///{tmp_path}/test.sqlite")
@@ -106,6 +108,7 @@ def test_a_locked_database_is_unavailable(database: Database, tmp_path: Path, mo
     impatient.close()
 
 
+@SQLITE
 def test_a_full_disk_says_so_and_nothing_is_half_written(database: Database) -> None:
     def write_much() -> None:
         with database.write() as tx:
@@ -139,33 +142,32 @@ def test_a_forked_process_opens_its_own_connections(database: Database) -> None:
             os._exit(0 if count(database) == 2 else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert count(database) == 2
-    with sqlite3.connect(database.engine.url.database or "") as raw:
-        assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    raw.close()
+    if not database.shared:
+        with closing(sqlite3.connect(database.url.database or "")) as raw:
+            assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def _open(path: str) -> None:
-    database = Database(f"sqlite:///{path}")
+def _open(url: str) -> None:
+    database = Database(url)
     database.migrate()
     add_row(database, os.getpid())
     database.close()
 
 
-def test_processes_may_migrate_a_new_database_at_once(tmp_path: Path) -> None:
-    path = str(tmp_path / "shared.sqlite")
+def test_processes_may_migrate_a_new_database_at_once(empty_url: str) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["core.database"])  # imported once
-    processes = [context.Process(target=_open, args=(path,)) for _ in range(3)]
+    processes = [context.Process(target=_open, args=(empty_url,)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    database = Database(f"sqlite:///{path}")
+    database = Database(empty_url)
     assert count(database) == 3
     database.close()
 
 
 def test_threads_may_migrate_different_databases_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda number: _open(str(tmp_path / f"{number}.sqlite")), range(4)))
+        list(threads.map(lambda number: _open(f"sqlite:///{tmp_path}/{number}.sqlite"), range(4)))

@@ -16,6 +16,7 @@ from core import leases
 from core.database import Database
 from core.errors import StaleLease
 from core.leases import Held
+from core.models import Lease
 from core.services import Services
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,15 +34,40 @@ def taken(database: Database, holder: str, seconds: float = 0, *, restart: bool 
     return held
 
 
+def grow_older(database: Database, seconds: float) -> None:
+    """So much of the lease's time passes, by whatever clock."""
+    with database.write() as tx:
+        tx.get_one(Lease, DOMAIN).expires -= timedelta(seconds=seconds)
+
+
 def test_who_holds_it_keeps_its_epoch_and_others_wait(services: Services) -> None:
     database = services.database
     first = taken(database, "one")
-    assert (first.epoch, first.expires) == (1, NOW + timedelta(seconds=30))
-    assert acquire(database, "two", 10) is None
-    again = taken(database, "one", 20)
-    assert (again.epoch, again.expires) == (1, NOW + timedelta(seconds=50))
-    assert acquire(database, "two", 49) is None
-    assert taken(database, "two", 50).epoch == 2
+    assert first.epoch == 1
+    assert acquire(database, "two") is None
+    grow_older(database, 20)
+    again = taken(database, "one")
+    assert again.epoch == 1
+    assert again.expires >= first.expires
+    grow_older(database, 20)
+    assert acquire(database, "two") is None
+    grow_older(database, 11)
+    assert taken(database, "two").epoch == 2
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_on_one_machine_its_clock_decides(database: Database) -> None:
+    assert taken(database, "one").expires == NOW + timedelta(seconds=30)
+    assert acquire(database, "two", 29) is None
+    assert taken(database, "two", 30).epoch == 2
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_on_many_machines_the_clock_of_the_database_decides(database: Database) -> None:
+    held = taken(database, "one", -1e8)
+    assert acquire(database, "two", 1e8) is None
+    with database.write() as tx:
+        assert leases.renew(tx, held, 30, NOW - timedelta(days=1000)).expires > datetime.now(UTC)
 
 
 def test_a_restarted_worker_takes_its_own_lease_at_once_in_a_new_epoch(services: Services) -> None:
@@ -84,31 +110,30 @@ def test_of_racing_threads_one_wins(services: Services) -> None:
     assert [held.epoch for held in won] == [1]
 
 
-def _race(path: str, number: int, rounds: int) -> None:
-    database = Database(f"sqlite:///{path}")
-    for turn in range(rounds):
-        held = acquire(database, f"process-{number}", turn * 100)
+def _race(url: str, folder: Path, number: int, rounds: int) -> None:
+    database = Database(url)
+    for _ in range(rounds):
+        held = acquire(database, f"process-{number}")
         if held is not None:
-            with Path(f"{path}.{held.epoch}").open("x"):  # fails when an epoch is given out twice
+            with (folder / f"epoch.{held.epoch}").open("x"):  # fails when an epoch is given out twice
                 pass
+            with database.write() as tx:
+                leases.release(tx, held)
     database.close()
 
 
-def test_processes_never_get_the_same_epoch(tmp_path: Path) -> None:
-    path = str(tmp_path / "leases.sqlite")
-    database = Database(f"sqlite:///{path}")
-    database.migrate()
-    database.close()
+def test_processes_never_get_the_same_epoch(database: Database, database_url: str, tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["core.database"])  # imported once
-    processes = [context.Process(target=_race, args=(path, number, 20)) for number in range(2)]
+    processes = [context.Process(target=_race, args=(database_url, tmp_path, number, 30)) for number in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    epochs = sorted(int(found.suffix[1:]) for found in tmp_path.glob("leases.sqlite.[0-9]*"))
+    epochs = sorted(int(found.suffix[1:]) for found in tmp_path.glob("epoch.*"))
     assert epochs == list(range(1, len(epochs) + 1))
+    assert len(epochs) > 1
 
 
 step = st.tuples(st.sampled_from(["one", "two", "three"]), st.sampled_from(["acquire", "restart", "release", "renew"]), st.integers(0, 40))

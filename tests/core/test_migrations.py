@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,18 @@ from core.errors import Unavailable
 from core.models import Base
 
 
-def test_migrations_and_models_do_not_differ(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/migrated.sqlite")
+@pytest.fixture
+def database(empty_url: str) -> Iterator[Database]:
+    opened = Database(empty_url)
+    yield opened
+    opened.close()
+
+
+def test_migrations_and_models_do_not_differ(database: Database) -> None:
     database.migrate()
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
-    database.close()
 
 
 def test_ids_are_never_used_twice_after_migration_either(tmp_path: Path) -> None:
@@ -39,17 +45,14 @@ def test_ids_are_never_used_twice_after_migration_either(tmp_path: Path) -> None
     made.dispose()
 
 
-def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/migrated.sqlite")
+def test_migrating_again_changes_nothing(database: Database) -> None:
     database.migrate()
     tables = inspect(database.engine).get_table_names()
     database.migrate()
     assert inspect(database.engine).get_table_names() == tables
-    database.close()
 
 
-def test_a_migration_that_is_cut_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    database = Database(f"sqlite:///{tmp_path}/cut.sqlite")
+def test_a_migration_that_is_cut_leaves_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade = command.upgrade
 
     def cut(config: Config, revision: str) -> None:
@@ -63,15 +66,12 @@ def test_a_migration_that_is_cut_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     assert inspect(database.engine).get_table_names() == []
     database.migrate()
     assert "sessions" in inspect(database.engine).get_table_names()
-    database.close()
 
 
-def test_a_newer_database_is_refused(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/newer.sqlite")
+def test_a_newer_database_is_refused(database: Database) -> None:
     database.migrate()
     with database.write() as tx:
         tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(Unavailable) as caught:
         database.migrate()
     assert caught.value.code == "database_newer"
-    database.close()

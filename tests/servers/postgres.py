@@ -30,6 +30,16 @@ from tests.servers import Missing, Server, cached, debian, tell
 PASSWORD: Final = "only-for-tests"
 _WHEEL: Final = "pgserver==0.1.4"
 _names: Final = count()
+_WIPE: Final = """
+DO $$ DECLARE each record; BEGIN
+    SET LOCAL session_replication_role = replica;
+    FOR each IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
+        EXECUTE format('DELETE FROM %I', each.tablename);
+    END LOOP;
+    FOR each IN SELECT sequencename FROM pg_sequences WHERE schemaname = 'public' LOOP
+        EXECUTE format('ALTER SEQUENCE %I RESTART', each.sequencename);
+    END LOOP;
+END $$"""
 
 
 @cache
@@ -80,15 +90,17 @@ class Cluster:
     def url(self, name: str) -> str:
         return self.admin.set(database=name).render_as_string(hide_password=False)
 
-    def execute(self, statement: str, *parameters: object) -> list[Any]:
+    def execute(self, statement: str, *parameters: object, database: str | None = None) -> list[Any]:
         """Runs one statement outside of any transaction; its rows."""
-        with psycopg.connect(self.dsn, autocommit=True, connect_timeout=10) as connection:
+        dsn = self.admin.set(drivername="postgresql", database=database or self.admin.database).render_as_string(hide_password=False)
+        with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
             cursor = connection.execute(statement, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
-    @property
-    def dsn(self) -> str:
-        return self.admin.set(drivername="postgresql").render_as_string(hide_password=False)
+    def wipe(self, name: str) -> None:
+        """Leaves the schema alone in a database, which is much faster than a new one."""
+        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", name)
+        self.execute(_WIPE, database=name)
 
     @contextmanager
     def database(self, template: str = "template1") -> Iterator[str]:

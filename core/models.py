@@ -374,8 +374,8 @@ class Topic(Base):
 
     __tablename__ = "topics"
 
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    identity: Mapped[str] = mapped_column(String(255))
+    name: Mapped[str] = mapped_column(Line(64), primary_key=True)
+    identity: Mapped[str] = mapped_column(Line(255))
 
 
 class Outbox(Base):

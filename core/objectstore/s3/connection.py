@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TRIES: Final = 8
+TRIES: Final = 7
 PATIENCE: Final = 30.0
 """Seconds after which nothing is tried again; with the last try's timeouts a call ends within a minute."""
 _FIRST_PAUSE: Final = 0.1

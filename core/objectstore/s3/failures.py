@@ -29,6 +29,8 @@ _DAMAGED: Final = frozenset(
     {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "IncompleteBody", "InvalidDigest", "MalformedXML"}
 )
 """What we sent arrived as something else."""
+_UNFIT: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall"})
+"""The parts that the server holds are not those that it told of."""
 _BUSY: Final = frozenset({"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "OperationAborted"})
 _NESTED: Final = frozenset({"ObjectParentIsFile", "ExistingObjectIsDirectory", "ExistingObjectIsFile"})
 _ABSENT: Final = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"})
@@ -85,6 +87,8 @@ def _answered(error: ClientError, place: Place, key: str | None) -> Failure:
         return Failure(_forbidden(place, code), again=False)
     if code in _DAMAGED:
         return Failure(Corrupt(f"{key}: other bytes than were sent arrived at {place} ({code})"), again=True)
+    if code in _UNFIT:
+        return Failure(Corrupt(f"{key}: {place} does not hold the parts that it told of ({code})"), again=False)
     text = f"{place} answered {status} {code}; it is tried again"
     again = code in _BUSY or status in (409, 429) or (status >= 500 and status != 501)
     return Failure(Unavailable(text, code="store_unavailable", retry_after=5), again)

@@ -58,15 +58,18 @@ def fetch(store: ObjectStore, artifact: Artifact, folder: Path) -> dict[str, Any
     if offset > artifact.length:
         part.unlink()
         digest, offset = hashlib.sha256(), 0
-    with part.open("ab") as file:
-        for piece in store.stream(artifact.key, offset):
-            digest.update(piece)
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    if digest.hexdigest() != artifact.sha256:
+    try:
+        with part.open("ab") as file:
+            for piece in store.stream(artifact.key, offset):
+                digest.update(piece)
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        if digest.hexdigest() != artifact.sha256:
+            raise Corrupt(f"{artifact.name}: what arrived is not what was stored; try again")
+    except Corrupt:
         part.unlink()
-        raise Corrupt(f"{artifact.name}: what arrived is not what was stored; try again")
+        raise
     part.replace(path)
     say(f"{path}: {artifact.length} bytes")
     return facts

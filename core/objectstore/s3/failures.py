@@ -63,7 +63,7 @@ def failure(error: Exception, place: Place, key: str | None) -> Failure:
         return Failure(Unavailable(text, code="store_forbidden", retry_after=60), again=False)
     if isinstance(error, ParamValidationError):
         return Failure(InvalidInput(f"not a bucket or key that S3 takes: {place}, {key!r}", code="settings_invalid"), again=False)
-    text = f"{place} does not answer ({type(error).__name__}); it is tried again"
+    text = f"{place} does not answer ({type(error).__name__}): see that it runs and can be reached from here"
     return Failure(Unavailable(text, code="store_unavailable", retry_after=5), again=True)
 
 
@@ -89,7 +89,7 @@ def _answered(error: ClientError, place: Place, key: str | None) -> Failure:
         return Failure(Corrupt(f"{key}: other bytes than were sent arrived at {place} ({code})"), again=True)
     if code in _UNFIT:
         return Failure(Corrupt(f"{key}: {place} does not hold the parts that it told of ({code})"), again=False)
-    text = f"{place} answered {status} {code}; it is tried again"
+    text = f"{place} answered {status} {code}; try again later"
     again = code in _BUSY or status in (409, 429) or (status >= 500 and status != 501)
     return Failure(Unavailable(text, code="store_unavailable", retry_after=5), again)
 

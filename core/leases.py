@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.database.statements import insert
-from core.errors import StaleLease
+from core.errors import InvalidInput, StaleLease
 from core.models import Lease, UtcDateTime
+
+_HOLDER: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ def acquire(tx: Session, domain: str, holder: str, ttl: float, now: datetime, *,
 
     `restart`: this process has not held it before; an unexpired lease under our name is from an earlier life, so the epoch rises.
     """
+    if len(holder) > _HOLDER:
+        raise InvalidInput(f"the name of a holder of leases has at most {_HOLDER} characters", code="name_too_long")
     row = _locked(tx, domain) or _made(tx, domain, holder)
     now = _clock(tx, now)
     expires = now + timedelta(seconds=ttl)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -136,7 +137,8 @@ class Media(Base):
 
     __tablename__ = "media"
     __table_args__ = (
-        UniqueConstraint("path"),
+        UniqueConstraint("path").ddl_if(dialect="sqlite"),
+        ExcludeConstraint(("path", "="), using="hash", name="ex_media_path").ddl_if(dialect="postgresql"),  # of any length
         Index("ix_media_children", "parent_id", "id"),
         Index("ix_media_registration", "registration_id"),
         {"sqlite_autoincrement": True},
@@ -257,7 +259,7 @@ class Segment(Base):
     """The object is gone; the bytes are read from the batch's artifact."""
     tries: Mapped[int] = mapped_column(default=0, server_default="0")
     """journal rows: how often the piece could not be read, or its messages not be published for what is in them."""
-    trouble: Mapped[str | None] = mapped_column(Text)
+    trouble: Mapped[str | None] = mapped_column(Words())
     """Why, the last time."""
     given_up: Mapped[datetime | None]
     """Since when nobody tries any more."""

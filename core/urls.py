@@ -29,7 +29,7 @@ def normalise(url: str, base: str | None = None) -> str | None:
 
     Returns:
         ASCII of at most MAX_LENGTH characters, host in lower case and punycode, no default port, no fragment, credentials dropped.
-        None for other schemes, for what cannot be parsed and for what is too long.
+        None for other schemes, for what cannot be parsed and for what is too long, also for a host that no name server can know.
     """
     if len(url) > 2 * MAX_LENGTH:
         return None
@@ -51,7 +51,12 @@ def _parse(url: str, base: str | None) -> str | None:
     except ValueError:
         return None
     href = href.partition("#")[0]
-    return href if len(href) <= MAX_LENGTH else None
+    return href if len(href) <= MAX_LENGTH and _is_host(parsed.hostname) else None
+
+
+def _is_host(name: str) -> bool:
+    """Not longer than names can be: 253 characters, 63 between two dots."""
+    return len(name) <= 254 and all(len(label) <= 63 for label in name.split("."))
 
 
 @lru_cache(maxsize=4096)

@@ -28,6 +28,7 @@ LOCAL: Final = "local"
 _PREFIX: Final = "fil1_"
 _TOKEN: Final = re.compile(rf"{_PREFIX}[0-9a-f]{{40}}[0-9a-f]{{8}}")
 _USERNAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.@+_-]{0,149}")
+_LINE: Final = 254
 _hasher: Final = PasswordHasher()
 
 
@@ -45,11 +46,13 @@ def create(
     """A new account with its home folder, and its token.
 
     Raises:
-        InvalidInput: the name cannot be a home directory.
+        InvalidInput: the name cannot be a home directory, or something is too long.
         Conflict: the name is taken.
     """
     if not _USERNAME.fullmatch(username):
         raise InvalidInput("a user name is 1 to 150 of: letters, digits, . @ + _ - (a letter or digit first)", code="invalid_username")
+    if max(len(email), len(full_name)) > _LINE:
+        raise InvalidInput(f"an e-mail address and a name have at most {_LINE} characters", code="too_long")
     if _named(tx, username) is not None:
         raise Conflict(f"the user name {username} is taken", code="username_taken")
     account = Account(

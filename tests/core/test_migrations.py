@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,10 +24,16 @@ def database(empty_url: str) -> Iterator[Database]:
     opened.close()
 
 
+def is_for(dialect: str) -> Callable[..., bool]:
+    """Leaves out constraints that the models have for the other database."""
+    return lambda item, *_: getattr(item, "_ddl_if", None) is None or item._ddl_if.dialect == dialect
+
+
 def test_migrations_and_models_do_not_differ(database: Database) -> None:
     database.migrate()
     with database.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        options = {"compare_type": True, "compare_server_default": True, "include_object": is_for(connection.dialect.name)}
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, Base.metadata) == []
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import DateTime, Dialect, Table, UniqueConstraint, delete, select
+from sqlalchemy import DateTime, Dialect, String, Table, UniqueConstraint, delete, select
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.dialects.sqlite import dialect as sqlite
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.schema import CreateTable
 
-from core.models import Base, CrawlSession, Outbox, UtcDateTime
+from core.models import Account, Base, CrawlSession, Line, Outbox, UtcDateTime, Words, storable
 from core.services import Services
 from tests.core.crawled import NOW, add_account, add_session
 
@@ -50,6 +50,35 @@ def test_every_date_column_keeps_the_zone() -> None:
     ]
     assert dates
     assert all(isinstance(column.type, UtcDateTime) for column in dates)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(exclude_categories=()), max_size=30) | st.text("a\0\ud800\udc00\ufeff", max_size=8))
+def test_any_text_is_kept_and_found_again(services: Services, text: str) -> None:
+    with services.database.write() as tx:
+        account = Account(username="x", email=text, home="x", token_hash="x", created=NOW)
+        tx.add(account)
+        tx.flush()
+        tx.add(CrawlSession(account_id=account.id, domain="x", start_urls=[text], ctime=NOW, mtime=NOW, reason=text))
+        tx.flush()
+        tx.expire_all()
+        found = tx.scalars(select(Account).where(Account.email == text)).one()
+        session = tx.scalars(select(CrawlSession).where(CrawlSession.reason == text)).one()
+        assert (found.email, session.reason, storable(session.start_urls[0])) == (storable(text),) * 3
+        tx.rollback()
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")))
+def test_text_that_every_database_takes_stays_as_it_is(text: str) -> None:
+    assert storable(text) == text
+
+
+def test_every_text_passes_the_border() -> None:
+    texts = [
+        column for table in Base.metadata.tables.values() for column in table.columns if isinstance(column.type, String | Words | Line)
+    ]
+    assert texts
+    assert all(isinstance(column.type, Words | Line) for column in texts)
 
 
 def test_an_id_is_never_used_twice(services: Services) -> None:

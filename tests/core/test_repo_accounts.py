@@ -74,3 +74,11 @@ def test_the_local_account_is_made_once(services: Services) -> None:
         again, same = accounts.ensure_local(tx, SECRET, NOW)
     assert (account.id, token) == (again.id, same)
     assert account.operator
+
+
+@pytest.mark.parametrize("column", ["email", "full_name"])
+def test_what_does_not_fit_is_refused(services: Services, column: str) -> None:
+    with services.database.write() as tx:
+        assert getattr(accounts.create(tx, SECRET, "fits", now=NOW, **{column: "é" * 254})[0], column)
+        with pytest.raises(InvalidInput):
+            accounts.create(tx, SECRET, "long", now=NOW, **{column: "x" * 255})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from datetime import UTC, datetime
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, FiligraneError, Forbidden, InvalidInput, NotFound
@@ -168,3 +170,19 @@ def test_any_text_is_a_path_or_refused(text: str) -> None:
         return
     assert media.clean_path(path) == path == unicodedata.normalize("NFC", path)
     assert not {"", ".", ".."} & set(path.split("/"))
+
+
+def test_the_longest_paths_are_kept_apart(services: Services) -> None:
+    """Random names: nothing of them can be compressed away."""
+    random = Random(1)
+    names = ["".join(chr(random.randrange(0x4E00, 0x9FA5)) for _ in range(255)) for _ in range(31)]
+    with services.database.write() as tx:
+        jo = account_of(tx)
+        for last in ("a", "b"):
+            path = "/".join(["jo", *names, last])
+            assert media.put_picture(tx, jo.id, path, draft(), NOW)[1]
+            assert media.get(tx, jo.id, path).path == path
+            assert not media.put_picture(tx, jo.id, path, draft(), NOW)[1]
+        assert media.totals(tx, jo.id) == (2, 10)
+    with pytest.raises(IntegrityError), services.database.write() as tx:  # whatever goes wrong, no path is there twice
+        tx.add(Media(account_id=jo.id, parent_id=None, path=path, type="folder", created=NOW))

@@ -30,6 +30,18 @@ def test_reads_as_a_browser_does(url: str, expected: str) -> None:
     assert normalise(url, PAGE) == expected
 
 
+@pytest.mark.parametrize("host", ["a" * 64, "a" * 64 + ".example", ".".join(["a" * 60] * 5)])
+def test_a_host_that_no_name_server_can_know_is_none(host: str) -> None:
+    assert normalise(f"http://{host}/") is None
+    assert normalise("/x", f"http://{host}/") is None
+
+
+def test_the_longest_hosts() -> None:
+    host = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
+    assert normalise(f"http://{host}/") == f"http://{host}/"
+    assert len(registrable_domain(f"http://{'a' * 63}:65535/")) <= 255
+
+
 @pytest.mark.parametrize("host", ["2130706433", "0177.0.0.1", "0x7f.1", "127.1", "①②⑦.⓪.⓪.①", "127.0.0.1.", "127.0.0.1"])
 def test_odd_spellings_of_an_address_become_the_address(host: str) -> None:
     url = normalise(f"http://{host}/")

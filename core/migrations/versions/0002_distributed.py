@@ -26,3 +26,6 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=64), primary_key=True),
         sa.Column("identity", sa.String(length=255), nullable=False),
     )
+    if op.get_bind().dialect.name == "postgresql":  # whose B-trees hold 2,704 bytes at most, and a path may be longer
+        op.drop_constraint("media_path_key", "media")
+        op.create_exclude_constraint("ex_media_path", "media", (sa.column("path"), "="), using="hash")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -16,11 +14,10 @@ from core.bus import Message, Outgoing, deadletters
 from core.bus.embedded import MessageTooLarge
 from core.events import IMAGES, SEARCHES, SearchAsked, SessionWoken, StoredAt, encode
 from core.services import Services
-from matcher import worker
 from matcher.decode import Decoders, Picture
-from matcher.member import GROUP, TRIES
+from matcher.member import TRIES
 from tests.matcher.pictures import encoded, photo
-from tests.matcher.world import World
+from tests.matcher.world import World, matching
 
 KILLER = b"\xff\xd8\xff killer"
 
@@ -28,21 +25,6 @@ KILLER = b"\xff\xd8\xff killer"
 @pytest.fixture
 def world(services: Services) -> World:
     return World(services)
-
-
-@contextmanager
-def matching(world: World) -> Iterator[None]:
-    """A matcher, until nothing is left to do."""
-    stop = threading.Event()
-    thread = threading.Thread(target=worker.run, args=(world.services, stop))
-    thread.start()
-    try:
-        yield
-        while any(world.services.bus.lag(topic, GROUP) for topic in (IMAGES, SEARCHES)) and thread.is_alive():
-            stop.wait(0.05)
-    finally:
-        stop.set()
-        thread.join()
 
 
 @pytest.fixture

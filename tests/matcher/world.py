@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 
@@ -11,10 +13,12 @@ from sqlalchemy import select
 
 from core import outbox
 from core.bus import Outgoing
-from core.events import IMAGES, ImageFound, Sighting, StoredAt, encode
+from core.events import IMAGES, SEARCHES, ImageFound, Sighting, StoredAt, encode
 from core.models import Account, Match
 from core.repo import accounts, crawls
 from core.services import Services
+from matcher import worker
+from matcher.member import GROUP
 from matcher.registrar import Registered, prepare, register
 from matcher.watermark.keys import Registration
 
@@ -86,3 +90,18 @@ class World:
     def matches(self) -> list[Match]:
         with self.services.database.read() as tx:
             return list(tx.scalars(select(Match).order_by(Match.page_url, Match.key_id)))
+
+
+@contextmanager
+def matching(world: World) -> Iterator[None]:
+    """A matcher, until nothing is left to do."""
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(world.services, stop))
+    thread.start()
+    try:
+        yield
+        while any(world.services.bus.lag(topic, GROUP) for topic in (IMAGES, SEARCHES)) and thread.is_alive():
+            stop.wait(0.05)
+    finally:
+        stop.set()
+        thread.join()

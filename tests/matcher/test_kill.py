@@ -1,0 +1,113 @@
+"""kill -9 of matchers: every copy that was found has exactly one match for each of its pages."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from core.events import IMAGES
+from core.services import Services
+from core.settings import Settings
+from matcher.member import GROUP
+from tests.matcher.deaths import PLACES, match_until_killed
+from tests.matcher.pictures import crop, encoded, mirror, photo, resize
+from tests.matcher.world import World, matching
+
+PATIENCE = 120
+REGISTERED = 3
+OTHERS = 4
+
+Wanted = Counter[tuple[int, str]]
+
+
+def crawled(world: World, draw: random.Random) -> Wanted:
+    """Registers pictures and publishes what a crawl found, some of it twice; (media id, page) of every match that is to be."""
+    media = [world.register(f"{number}.jpg", encoded(photo(number), "JPEG")).media_id for number in range(REGISTERED)]
+    copies = [
+        (media[number], encoded(changed, "JPEG", quality=draw.randint(50, 90)))
+        for number in range(REGISTERED)
+        for changed in (photo(number), mirror(photo(number)), resize(photo(number), 0.7), crop(photo(number), 0.1, 0.1, 0.8))
+    ]
+    strangers = [(0, encoded(photo(50 + number), "JPEG")) for number in range(OTHERS)]
+    found, wanted = [], Wanted()
+    places = world.store([data for _, data in (*copies, *strangers)])
+    for index, ((media_id, data), place) in enumerate(zip((*copies, *strangers), places, strict=True)):
+        for visit in range(3):
+            pages = [f"http://site.example/{index}/{visit}/{page}" for page in range(draw.randint(1, 4))]
+            found += [world.found(data, place, pages=pages, cycle=visit)] * draw.randint(1, 2)
+            wanted.update((media_id, page) for page in pages if media_id)
+    draw.shuffle(found)
+    world.publish(*found)
+    return wanted
+
+
+def matched(world: World) -> Wanted:
+    return Wanted((node.id, match.page_url) for match in world.matches() for node in match.media)
+
+
+def started(settings: Settings, place: str, nth: int) -> BaseProcess:
+    process = multiprocessing.get_context("spawn").Process(target=match_until_killed, args=(settings, place, nth))
+    process.start()
+    return process
+
+
+def kill_at_each_place(settings: Settings, seed: int) -> None:
+    """A matcher is killed at each place in turn, while another one works; the last one finishes."""
+    draw = random.Random(seed)
+    with Services.open(settings) as services:
+        world = World(services)
+        wanted = crawled(world, draw)
+        for place in draw.sample(PLACES, len(PLACES)):
+            process = started(settings, place, draw.randint(1, 2))
+            process.join(PATIENCE)
+            assert process.exitcode == -signal.SIGKILL, f"it was to die at {place}"
+        with matching(world):
+            pass
+        assert matched(world) == wanted
+        assert services.bus.lag(IMAGES, GROUP) == 0
+
+
+def kill_at_random(settings: Settings, seed: int) -> None:
+    """Two matchers, one of them killed again and again at any moment."""
+    draw = random.Random(seed)
+    with Services.open(settings) as services:
+        world = World(services)
+        wanted = crawled(world, draw)
+        stop = threading.Event()
+        survivor = started(settings, "nowhere", 1)
+        for _ in range(3):
+            victim = started(settings, "nowhere", 1)
+            before = services.bus.lag(IMAGES, GROUP)
+            until = time.monotonic() + PATIENCE
+            while services.bus.lag(IMAGES, GROUP) == before and before and time.monotonic() < until:
+                stop.wait(0.02)
+            stop.wait(draw.random())
+            victim.kill()
+            victim.join()
+        with matching(world):
+            survivor.kill()
+            survivor.join()
+        assert matched(world) == wanted
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Settings:
+    return Settings(data=tmp_path)
+
+
+def test_a_kill_at_each_place(embedded: Settings) -> None:
+    kill_at_each_place(embedded, 1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(50))
+def test_many_kills(embedded: Settings, seed: int) -> None:
+    (kill_at_each_place, kill_at_random)[seed % 2](embedded, seed)

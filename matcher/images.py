@@ -13,13 +13,15 @@ from functools import partial
 from typing import Final, TypeVar
 
 import structlog
+from sqlalchemy.orm import Session
 from structlog.contextvars import bound_contextvars
 
 from core import telemetry
 from core.bus import Message, dead_letter
 from core.errors import FiligraneError, NotFound, UnsupportedMedia
 from core.events import IMAGES, MEDIA, ImageFound, MediaChanged, MessageInvalid, decode
-from core.repo import crawls, matches
+from core.repo import crawls, healing, matches
+from core.repo.healing import MESSAGES_KEPT
 from core.repo.matches import MatchDraft
 from core.services import Services
 from matcher.decode import Decoders
@@ -36,6 +38,7 @@ _RETRYABLE: Final = "decoder_died"
 T = TypeVar("T")
 log = structlog.get_logger()
 _IMAGES: Final = telemetry.counter("filigrane_matcher_images", "Messages of images, by what became of them", ["outcome"])
+_LOST: Final = telemetry.counter("filigrane_matcher_lost_batches", "Batches that messages may be missing of, and that none can be built of")
 _MATCHES: Final = telemetry.counter("filigrane_matcher_matches", "Matches recorded for the first time")
 
 
@@ -53,7 +56,7 @@ def run(services: Services, registry: Registry, pipeline: Pipeline, stop: thread
             patiently(lambda: images.hear(follower.poll(0)), stop, IMAGES)
             images.work(messages)
 
-        Member(services, IMAGES, stop, work, at_once=_AT_ONCE).run()
+        Member(services, IMAGES, stop, work, at_once=_AT_ONCE, missed=images.missed).run()
 
 
 class Images:
@@ -79,6 +82,16 @@ class Images:
                 continue
             if isinstance(event, MediaChanged):
                 self._registry.heard(event)
+
+    def missed(self) -> None:
+        """Messages were dropped unread: whatever can still be built is sent again, by `heal`; what cannot is counted. Raises Stopped."""
+        healed = self._patiently(partial(self._services.database.transact, self._send_again))
+        _LOST.inc(healed.batches)
+        log.error("matcher.messages_missed", pieces_sent_again=healed.pieces, batches_lost=healed.batches)
+
+    def _send_again(self, tx: Session) -> healing.Healing:
+        now = self._services.clock.now()
+        return healing.send_images_again(tx, now, now - MESSAGES_KEPT)
 
     def work(self, messages: Sequence[Message]) -> None:
         """Everything that the messages ask for, up to the matches being recorded. Raises Stopped."""

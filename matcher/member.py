@@ -38,13 +38,19 @@ class Stopped(Exception):
 
 
 class Member:
-    """One member of the group on a topic. `work` gets the messages of each poll, also when there are none; it may raise Stopped."""
+    """One member of the group on a topic. `work` gets the messages of each poll, also when there are none; it may raise Stopped.
 
-    def __init__(self, services: Services, topic: str, stop: threading.Event, work: Work, *, at_once: int) -> None:
+    `missed` is called when the bus has dropped messages that the group had not read, before anything later is committed.
+    """
+
+    def __init__(
+        self, services: Services, topic: str, stop: threading.Event, work: Work, *, at_once: int, missed: Callable[[], None] | None = None
+    ) -> None:
         self._services = services
         self._topic = topic
         self._stop = stop
         self._work = work
+        self._missed = missed
         self._most = self._at_once = at_once
 
     def run(self) -> None:
@@ -65,6 +71,8 @@ class Member:
 
     def _turn(self, consumer: Consumer, working: ThreadPoolExecutor) -> None:
         messages = self._patiently(partial(consumer.poll, _POLL_SECONDS, self._at_once))
+        if consumer.missed() and self._missed is not None:
+            finish(working.submit(self._missed), consumer)
         begun = time.monotonic()
         finish(working.submit(self._work, messages), consumer)
         if messages:

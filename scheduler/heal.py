@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
+from sqlalchemy.orm import Session
 
 from core.errors import FiligraneError, InvalidInput
+from core.events import IMAGES, MEDIA
 from core.models import Segment
 from core.repo import crawls, healing
+from core.repo.healing import MESSAGES_KEPT
 from core.services import Services
 from core.telemetry import counter
 from crawler.publish import PieceUnreadable, messages_of_pieces
@@ -65,3 +69,28 @@ def _note(services: Services, row: Segment, reason: str) -> None:
     healed_total.labels("given up" if noted.given_up else "unreadable").inc()
     event = "scheduler.piece_given_up" if noted.given_up else "scheduler.piece_unreadable"
     log.error(event, session=row.session_id, cycle=row.cycle, piece=row.seq, key=row.key, reason=reason, tries=noted.tries)
+
+
+def topics(services: Services) -> Iterator[int]:
+    """A topic that was deleted and made anew gets its messages again: those of pictures that were found, or of registered ones."""
+    for topic, again in _AGAIN.items():
+        identity, now = services.bus.identity(topic), services.clock.now()
+        sent = services.database.transact(partial(_again_if_another, topic, identity, again, now))
+        if sent is not None:
+            log.error("scheduler.topic_is_another", topic=topic, sent_again=sent)
+            yield sent
+
+
+def _again_if_another(topic: str, identity: str, again: Callable[[Session, datetime], int], now: datetime, tx: Session) -> int | None:
+    return again(tx, now) if healing.is_another(tx, topic, identity) else None
+
+
+def _images(tx: Session, now: datetime) -> int:
+    healed = healing.send_images_again(tx, now, now - MESSAGES_KEPT)
+    if healed.batches:
+        healed_total.labels("batch lost").inc(healed.batches)
+        log.error("scheduler.batches_lost", batches=healed.batches)
+    return healed.pieces
+
+
+_AGAIN: Final[dict[str, Callable[[Session, datetime], int]]] = {IMAGES: _images, MEDIA: healing.send_media_again}

@@ -45,6 +45,7 @@ JOBS: Final = (
     Job("due", 1, wake_due),
     Job("outbox", 1, drain_outbox),
     Job("heal", 10, heal.resend),
+    Job("topics", 10, heal.topics),
     Job("figures", 15, figures.look),
     Job("segments", 60, sweep.segments),
     Job("statics", 60, sweep.statics),

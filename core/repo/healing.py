@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from sqlalchemy import exists, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
+from core.bus import RETENTION_DAYS
 from core.events import MEDIA
 from core.models import Batch, CrawlSession, Outbox, Picture, Segment, Topic
 
 TRIES: Final = 30
 """Then a piece that cannot be read is given up: some minutes, at the pace of `heal`."""
+
+MESSAGES_KEPT: Final = timedelta(days=RETENTION_DAYS)
+"""Older messages may be gone because of their age; what was not read by then is built again."""
 
 
 class Healing(NamedTuple):

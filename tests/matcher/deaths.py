@@ -6,11 +6,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from core.bus import Consumer, Message
+from core.bus import Bus, Consumer, Message
 from core.events import IMAGES
 from core.repo import matches
 from core.services import Services
@@ -40,8 +41,7 @@ def match_until_killed(settings: Settings, place: str, nth: int, at_once: int = 
     images._AT_ONCE = at_once  # type: ignore[misc]
     matches.record = _recording(matches.record, death)
     with Services.open(settings) as services:
-        services.bus.consume = _consuming(services.bus.consume, death)  # type: ignore[method-assign]
-        worker.run(services, threading.Event())
+        worker.run(replace(services, bus=_Deadly(services.bus, death)), threading.Event())
 
 
 def _recording(record: Callable[..., Any], death: Death) -> Callable[..., Any]:
@@ -53,16 +53,23 @@ def _recording(record: Callable[..., Any], death: Death) -> Callable[..., Any]:
     return recording
 
 
-def _consuming(consume: Callable[[str, str], Consumer], death: Death) -> Callable[[str, str], Any]:
-    def consuming(topic: str, group: str) -> Any:
-        consumer = consume(topic, group)
-        return _Dying(consumer, death) if topic == IMAGES else consumer
+class _Deadly:
+    """A bus whose consumers know where their process is to die."""
 
-    return consuming
+    def __init__(self, bus: Bus, death: Death) -> None:
+        self._bus = bus
+        self._death = death
+
+    def consume(self, topic: str, group: str) -> Any:
+        consumer = self._bus.consume(topic, group)
+        return _Dying(consumer, self._death) if topic == IMAGES else consumer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
 
 
 class _Dying:
-    """A consumer that knows where its process is to die."""
+    """Such a consumer."""
 
     def __init__(self, consumer: Consumer, death: Death) -> None:
         self._consumer = consumer

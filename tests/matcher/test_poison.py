@@ -10,8 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from core.bus import Message, Outgoing, deadletters
-from core.bus.embedded import MessageTooLarge
+from core.bus import Message, MessageTooLarge, Outgoing, deadletters
 from core.events import IMAGES, SEARCHES, SearchAsked, SessionWoken, StoredAt, encode
 from core.services import Services
 from matcher.decode import Decoders, Picture

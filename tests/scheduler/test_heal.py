@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ import pytest
 
 from core import outbox
 from core.bus import Message, Outgoing
+from core.bus.embedded import EmbeddedBus
 from core.clock import ManualClock
 from core.errors import Unavailable
-from core.events import IMAGES, SIGHTINGS_PER_MESSAGE, ImageFound, decode
+from core.events import IMAGES, MEDIA, SIGHTINGS_PER_MESSAGE, ImageFound, decode
 from core.models import CrawlSession, Segment
 from core.repo import crawls, healing, media
 from core.services import Services
 from core.settings import Settings
 from core.urls import MAX_LENGTH
+from crawler import publish
 from crawler.extract import MAX_ALT
-from crawler.journal import Image, Page, Piece, Pointer, Record, encode_piece
+from crawler.journal import Image, Page, Piece, Pointer, Record, decode_piece, encode_piece
 from crawler.publish import messages_of_pieces
 from scheduler import heal, sweep
 from tests.core.crawled import add_account, add_session, begin, finish, hold, store
@@ -188,14 +191,13 @@ def test_a_piece_that_is_readable_again_is_sent(services: Services) -> None:
 def test_a_cycle_is_read_once_for_all_its_pieces(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     stored_cycle(services, [[image()], *([page(number)] for number in range(1, 40))])
     later(services, 31)
-    reads: list[str] = []
-    get = services.store.get
+    reads: list[bytes] = []
 
-    def counted(_: Any, key: str) -> bytes:
-        reads.append(key)
-        return get(key)
+    def counted(data: bytes) -> Piece:
+        reads.append(data)
+        return decode_piece(data)
 
-    monkeypatch.setattr(type(services.store), "get", counted)
+    monkeypatch.setattr(publish, "decode_piece", counted)
     assert sum(heal.resend(services)) == 40
     assert len(reads) == 40
 
@@ -258,3 +260,22 @@ def test_a_piece_outlives_its_batch_until_it_is_sent(services: Services) -> None
     assert [row.kind for row in expired] == ["tar"]
     assert sum(heal.resend(services)) == 1
     assert len(sent(services)) == 1
+
+
+def test_a_topic_that_was_made_anew_gets_its_messages_again(services: Services) -> None:
+    stored_cycle(services, [[image()], [page(1)]])
+    world = World(services)
+    world.register("a.jpg", encoded(photo(1), "JPEG"))
+    later(services, 31)
+    assert sum(heal.topics(services)) == 0, "the first look"
+    assert sum(heal.resend(services)) == 2
+    assert sum(heal.topics(services)) == 0
+    bus = EmbeddedBus(services.settings.data / "another.sqlite")
+    anew = replace(services, bus=bus)
+    assert list(heal.topics(anew)) == [2, 1]
+    assert sum(heal.resend(anew)) == 2
+    while outbox.drain(anew):
+        pass
+    assert (len(sent(anew)), bus.lag(IMAGES, "g"), bus.lag(MEDIA, "g")) == (2, 2, 1)
+    assert sum(heal.topics(anew)) == 0
+    bus.close()

@@ -105,18 +105,18 @@ class Settings(BaseSettings):
             raise ValueError(f"is {form}")
         return value
 
-    @field_validator("secret_key")
-    @classmethod
-    def _hard_to_guess(cls, value: str) -> str:
-        if value and len(value) < _SECRET_LENGTH:
-            raise ValueError(f"needs {_SECRET_LENGTH} characters or more, drawn at random")
-        return value
-
     @field_validator("secret_key", "database_url")
     @classmethod
     def _not_of_the_example(cls, value: str) -> str:
         if PLACEHOLDER in value:
             raise ValueError(f"still has {PLACEHOLDER!r} from the example in it; draw a secret of your own")
+        return value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _hard_to_guess(cls, value: str) -> str:
+        if value and len(value) < _SECRET_LENGTH:
+            raise ValueError(f"needs {_SECRET_LENGTH} characters or more, drawn at random")
         return value
 
     @field_validator("public_url")

@@ -51,7 +51,7 @@ def run(opening: Opening, host: str, port: int, stop: threading.Event) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    _log.info("api.listening", host=host, port=listening.getsockname()[1])
+    _log.info("api.listening", address=host, port=listening.getsockname()[1])
     with listening, door:
         _Server(config, stop).run(sockets=[listening])
     _log.info("api.stopped")

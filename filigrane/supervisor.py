@@ -113,22 +113,22 @@ class Supervisor:
         )
         child.started = time.monotonic()
         self._note_pid(child.role, child.process.pid)
-        log.info("supervisor.started", child=child.role, pid=child.process.pid)
+        log.info("supervisor.started", child=child.role, child_pid=child.process.pid)
 
     def _buried(self, child: Child, process: subprocess.Popen[bytes], now: float) -> None:
         child.done = child.once and process.returncode == 0
         if not child.done:
             child.deaths = 1 if now - child.started >= _STEADY else child.deaths + 1
             child.due = now + _BACK_OFF[min(child.deaths, len(_BACK_OFF)) - 1]
-            log.warning("supervisor.died", child=child.role, pid=process.pid, status=process.returncode, deaths=child.deaths)
+            log.warning("supervisor.died", child=child.role, child_pid=process.pid, status=process.returncode, deaths=child.deaths)
         self._close(child, process)
 
     def _end(self, child: Child, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
-            log.error("supervisor.killed", child=child.role, pid=process.pid)
+            log.error("supervisor.killed", child=child.role, child_pid=process.pid)
             process.kill()
         process.wait()
-        log.info("supervisor.ended", child=child.role, pid=process.pid, status=process.returncode)
+        log.info("supervisor.ended", child=child.role, child_pid=process.pid, status=process.returncode)
         self._close(child, process)
 
     def _close(self, child: Child, process: subprocess.Popen[bytes]) -> None:

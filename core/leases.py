@@ -3,6 +3,9 @@
 The row decides, and on a shared database its clock does: those of the machines differ, so `now` is not asked there. Whoever takes a lease
 from another (or from an earlier life of itself) raises its epoch; everything that is stored names the epoch it was made under, and `check`
 runs in the same transaction as the rows that it protects.
+
+A lease yields (docs/adr/0007): who is refused may ask for it, and says so again and again; the holder sees it and gives the lease back
+after its turn; then it does not get it again while somebody asks.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from core.errors import InvalidInput, StaleLease
 from core.models import Lease, UtcDateTime
 
 _HOLDER: Final = 100
+ASKING: Final = timedelta(seconds=10)
+"""Who asks for a lease says so again within this time; an older question is none any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,34 +34,61 @@ class Held:
     holder: str
     epoch: int
     expires: datetime
+    delay: float = 0.0
+    """Seconds between two requests, as the row tells the next holder."""
 
 
-def acquire(tx: Session, domain: str, holder: str, ttl: float, now: datetime, *, restart: bool = False) -> Held | None:
-    """Takes the lease when it is free, expired or ours; None when another has it.
+def acquire(
+    tx: Session, domain: str, holder: str, ttl: float, now: datetime, *, delay: float = 0.0, restart: bool = False, ask: bool = False
+) -> Held | None:
+    """Takes the lease when it is free, expired or ours; None when another has it, or asks for what we just gave back.
 
-    `restart`: this process has not held it before; an unexpired lease under our name is from an earlier life, so the epoch rises.
+    Args:
+        delay: seconds that the taker will keep between two requests; what the holders before it kept stays when longer.
+        restart: this process has not held it before; an unexpired lease under our name is from an earlier life, so the epoch rises.
+        ask: note that we want it when another has it.
     """
     if len(holder) > _HOLDER:
         raise InvalidInput(f"the name of a holder of leases has at most {_HOLDER} characters", code="name_too_long")
     row = _locked(tx, domain) or _made(tx, domain, holder)
-    now = _clock(tx, now)
+    now = clock(tx, now)
     expires = now + timedelta(seconds=ttl)
-    if row.holder == holder and row.expires > now and not restart:
+    lasts = row.expires > now
+    if row.holder == holder and lasts and not restart:
         row.expires = expires
-    elif row.holder == holder or row.expires <= now:
-        row.holder, row.epoch, row.expires = holder, row.epoch + 1, expires
-    else:
+    elif row.holder != holder and lasts:
+        if ask:
+            row.wanted = now
+            tx.flush()
         return None
+    elif row.holder == holder and not lasts and _is_asked_for(row, now):
+        return None
+    else:
+        row.holder, row.epoch, row.expires, row.wanted = holder, row.epoch + 1, expires, None
+    row.delay = max(row.delay, delay)
     tx.flush()
-    return Held(domain, holder, row.epoch, expires)
+    return Held(domain, holder, row.epoch, expires, row.delay)
 
 
-def renew(tx: Session, held: Held, ttl: float, now: datetime) -> Held:
-    """Raises StaleLease."""
+def renew(tx: Session, held: Held, ttl: float, now: datetime, *, delay: float | None = None) -> Held:
+    """Prolongs it; the row tells the next holder of `delay` from now on (None: as before). Raises StaleLease."""
     row = _checked(tx, held)
-    row.expires = _clock(tx, now) + timedelta(seconds=ttl)
+    row.expires = clock(tx, now) + timedelta(seconds=ttl)
+    if delay is not None:
+        row.delay = delay
     tx.flush()
-    return Held(held.domain, held.holder, held.epoch, row.expires)
+    return Held(held.domain, held.holder, held.epoch, row.expires, row.delay)
+
+
+def asked_for(tx: Session, holder: str, now: datetime) -> list[str]:
+    """The domains of this holder that somebody else asks for."""
+    now = clock(tx, now)
+    found = select(Lease.domain).where(Lease.holder == holder, Lease.wanted > now - ASKING, Lease.expires > now)
+    return list(tx.scalars(found))
+
+
+def _is_asked_for(row: Lease, now: datetime) -> bool:
+    return row.wanted is not None and row.wanted > now - ASKING
 
 
 def release(tx: Session, held: Held) -> None:
@@ -92,8 +124,8 @@ def _made(tx: Session, domain: str, holder: str) -> Lease:
     return row
 
 
-def _clock(tx: Session, now: datetime) -> datetime:
-    """Asked for when the row is locked: the wait may have been long."""
+def clock(tx: Session, now: datetime) -> datetime:
+    """The time that leases go by. Asked for when the row is locked: the wait may have been long."""
     if tx.get_bind().dialect.name == "postgresql":
         return tx.execute(select(func.clock_timestamp(type_=UtcDateTime))).scalar_one()
     return now

@@ -226,7 +226,7 @@ class Lease(Base):
     delay: Mapped[float] = mapped_column(default=0.0, server_default="0")
     """Seconds between two requests to the domain, as its last holder kept them: the next one waits that long first."""
     wanted: Mapped[datetime | None]
-    """Since when another worker asks for it; its holder gives it back after its turn."""
+    """When another worker last asked for it; its holder gives it back after its turn."""
 
 
 class Segment(Base):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ from core.segments.warc import WarcSegment
 from core.urls import normalise, origin, registrable_domain
 from crawler.exchange import Exchange
 from crawler.extract import Extracted, extract
-from crawler.frontier import Announcement, Frontier, Task
+from crawler.frontier import HOST_BUSY, Announcement, Frontier, Task
 from crawler.journal import Entry, Image, Journal, Page, Piece, Pointer, Record, Skip
 from crawler.publish import Closing, LocalSegment
 from crawler.rulebook import Rulebook
@@ -150,17 +151,20 @@ class Cycle:
             self._not_asked(task)
             self._skip(task, reason)
 
-    def skip_rest(self, reason: str, limit: int) -> bool:
+    def skip_rest(self, reason: str, limit: int, is_busy: Callable[[str], bool]) -> bool:
         """The cycle ends: what still waits is for the next one. Skips some and tells whether more is left.
+
+        `is_busy`: whether another worker has a domain.
 
         Raises:
             Unavailable: the disk is full; call again.
         """
         for domain in list(self.frontier.domains()):
+            why = HOST_BUSY if is_busy(domain) else reason
             while limit and (task := self.frontier.take(domain)):
                 limit -= 1
                 if task.kind != "robots":  # that was asked for already, where it no longer is
-                    self._skip(task, "budget" if task.kind == "page" and not self._pages_left() else reason)
+                    self._skip(task, "budget" if task.kind == "page" and not self._pages_left() else why)
         return not limit
 
     # --- what was answered
@@ -182,7 +186,7 @@ class Cycle:
         """Files that no answer came. A page is asked for once more, last."""
         at = self._clock.now().timestamp()
         if task.kind == "image":
-            self._record(Image(task.url, task.referrer, "failed", at, self.elapsed, task.alt, reason=reason))
+            self._record(Image(task.url, task.referrer, "failed", at, self.elapsed, task.alt, reason=reason, also=task.also))
             return
         retry = task.kind == "page" and task.failures + 1 < MAX_TRIES
         self._record(
@@ -300,7 +304,7 @@ class Cycle:
         base = Image(
             task.url, task.referrer, "refused" if reason and exchange.status == 200 else "fetched", exchange.at.timestamp(), self.elapsed,
             task.alt, exchange.status, exchange.content_type, bytes=None if exchange.refused else len(exchange.body),
-            last_modified=exchange.header("last-modified"), reason=reason,
+            last_modified=exchange.header("last-modified"), reason=reason, also=task.also,
         )  # fmt: skip
         return base if reason or kind is None else self._store_picture(base, exchange.decoded, kind)
 
@@ -310,7 +314,7 @@ class Cycle:
         return Image(
             base.url, base.page_url, base.outcome, base.at, base.elapsed, base.alt, base.status, kind, info.width, info.height, len(data),
             hashlib.md5(data, usedforsecurity=False).hexdigest(), sha256, base.last_modified, info.credit or "",
-            tar=self.frontier.stored_bytes(sha256) or self._keep(sha256, data, kind, base.at),
+            tar=self.frontier.stored_bytes(sha256) or self._keep(sha256, data, kind, base.at), also=base.also,
         )  # fmt: skip
 
     def _keep(self, sha256: str, data: bytes, kind: str, at: float) -> Pointer:

@@ -23,7 +23,7 @@ from scrapy.http import Response
 
 from core.netguard import HostUnknown, Netguard
 from core.urls import host_port, normalise
-from crawler.exchange import Accept, Answer, DownloadError, Exchange
+from crawler.exchange import Accept, Answer, DownloadError, Exchange, Guard, NotSent
 
 __all__ = ["DownloadError", "Exchange", "HttpClient", "LeanHandler", "fetched", "request_head"]
 
@@ -46,13 +46,18 @@ class Connection(asyncio.Protocol):
         self._done: asyncio.Future[None] | None = None
         self._answered_at = 0.0
 
-    async def ask(self, request_head: bytes, answer: Answer, deadline: float) -> tuple[float, float]:
+    async def ask(self, request_head: bytes, answer: Answer, deadline: float, guard: Guard) -> tuple[float, float]:
         """Sends a request and reads its answer until `deadline` (monotonic); gives when it was sent and when the answer began.
 
-        Raises DownloadError; `sent_at` is set on it.
+        Raises:
+            NotSent: `guard` said no.
+            DownloadError: `sent_at` is set on it.
         """
         assert self._transport is not None
         loop = asyncio.get_running_loop()
+        if not guard():
+            self.close()
+            raise NotSent("its lease is over")
         self._answer, self._done = answer, loop.create_future()
         self._answered_at = sent_at = time.monotonic()
         self._transport.write(request_head)
@@ -158,6 +163,7 @@ class HttpClient:
         timeout: float = 15.0,
         max_bytes: int = MAX_BYTES,
         accept: Accept | None = None,
+        guard: Guard = lambda: True,
     ) -> Exchange:
         """GETs a normalised URL.
 
@@ -166,9 +172,11 @@ class HttpClient:
             timeout: seconds for everything; an answer that is under way is then cut and kept.
             max_bytes: of the body, as received and as decoded; text is cut there, other types that declare more are refused.
             accept: asked with status and media type when the head is there; False = do not read the body.
+            guard: asked right before the bytes are written, however long connecting took; False = do not send.
 
         Raises:
             AddressRefused: the host has no address that may be dialled.
+            NotSent: `guard` said no.
             DownloadError: no answer.
         """
         deadline = time.monotonic() + timeout
@@ -178,18 +186,18 @@ class HttpClient:
         if connection is not None:
             answer = Answer(max_bytes, accept)
             try:
-                return await self._exchange(url, key, connection, head, answer, deadline)
+                return await self._exchange(url, key, connection, head, answer, deadline, guard)
             except DownloadError as error:
                 if answer.started or error.reason == "timeout":
                     raise
         connection = await self._connect(key, deadline)
-        return await self._exchange(url, key, connection, head, Answer(max_bytes, accept), deadline)
+        return await self._exchange(url, key, connection, head, Answer(max_bytes, accept), deadline, guard)
 
     async def _exchange(
-        self, url: str, key: tuple[str, str, int], connection: Connection, head: bytes, answer: Answer, deadline: float
+        self, url: str, key: tuple[str, str, int], connection: Connection, head: bytes, answer: Answer, deadline: float, guard: Guard
     ) -> Exchange:
         at = datetime.now(UTC)
-        sent_at, answered_at = await connection.ask(head, answer, deadline)
+        sent_at, answered_at = await connection.ask(head, answer, deadline, guard)
         if answer.reusable and not connection.closed:
             self._keep(key, connection)
         body = answer.body
@@ -283,7 +291,7 @@ def fetched(response: Response) -> Exchange:
 
 
 class LeanHandler(BaseDownloadHandler):
-    """Scrapy's download handler. From request.meta: `address` (the URL, byte by byte), `timeout`, `max_bytes`, `accept`."""
+    """Scrapy's download handler. From request.meta: `address` (the URL, byte by byte), `timeout`, `max_bytes`, `accept`, `guard`."""
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
@@ -297,6 +305,7 @@ class LeanHandler(BaseDownloadHandler):
             timeout=meta.get("timeout", 15.0),
             max_bytes=meta.get("max_bytes", MAX_BYTES),
             accept=meta.get("accept"),
+            guard=meta.get("guard", lambda: True),
         )
         response = ExchangeResponse(request.url, status=exchange.status, body=exchange.decoded)
         response.exchange = exchange

@@ -21,6 +21,8 @@ MAX_MEMBERS: Final = 1000
 
 Reason = Literal["timeout", "dns", "unreachable", "tls", "protocol", "disconnected", "url", "header"]
 Truncated = Literal["length", "time", "disconnect"]
+Guard = Callable[[], bool]
+"""Whether the request may still be sent."""
 Accept = Callable[[int, str], bool]
 
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
@@ -35,6 +37,12 @@ class DownloadError(FiligraneError):
         super().__init__(details or reason)
         self.reason: Reason = reason
         self.sent_at: float | None = None
+
+
+class NotSent(FiligraneError):
+    """The request was held back at the last moment: nothing of it was written."""
+
+    default_code = "not_sent"
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 import zstandard
@@ -17,6 +17,11 @@ import zstandard
 from core.errors import Corrupt
 from core.urls import registrable_domain
 from crawler.journal import Image, Page, Pointer, Record
+
+HOST_BUSY: Final = "host_busy"
+"""Another worker had the host for as long as the cycle ran."""
+LATER: Final = frozenset({"time", "paused", HOST_BUSY})
+"""Why an image was skipped that comes first in the next cycle."""
 
 
 @dataclass(slots=True)
@@ -31,6 +36,8 @@ class Task:
     target: str = ""
     hops: int = 0
     failures: int = 0
+    also: tuple[tuple[str, str], ...] = ()
+    """An image of the cycle before: (page URL, alt) of its further sightings."""
 
     @property
     def address(self) -> str:
@@ -66,6 +73,8 @@ class _Image:
     record: Image | None = None
     stored: Stored | None = None
     skipped: bool = False
+    left: bool = False
+    """For the next cycle."""
 
 
 @dataclass(slots=True)
@@ -87,11 +96,19 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
     fetched: bool
 
 
+class Left(msgspec.Struct, frozen=True, array_like=True):
+    """An image that the cycle did not come to ask for: its URL and sightings (page URL, alt)."""
+
+    url: str
+    sightings: tuple[tuple[str, str], ...]
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """The frontier at the end of a cycle."""
 
     pages: tuple[Known, ...]
     v: int = 1
+    images: tuple[Left, ...] = ()
 
 
 class Frontier:
@@ -112,7 +129,11 @@ class Frontier:
             self._add_page(url, "", 0)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Pages of the cycles before, behind the start URLs: the never fetched ones first, then the known ones."""
+        """What earlier cycles left: images that they did not ask for, and behind the start URLs their pages, never fetched ones first."""
+        for left in snapshot.images:
+            self._images[left.url] = _Image(dict(left.sightings))
+            (page_url, alt), *also = left.sightings
+            self._wait(Task("image", left.url, page_url, alt=alt, also=tuple(also)))
         for fetched in (False, True):
             for known in snapshot.pages:
                 if known.fetched is fetched:
@@ -125,7 +146,9 @@ class Frontier:
         if isinstance(record, Image):
             return self._apply_image(record)
         if record.image:
-            self._images.setdefault(record.url, _Image()).skipped = True
+            image = self._images.setdefault(record.url, _Image())
+            image.sightings.setdefault(record.page_url, "")
+            image.skipped, image.left = True, record.reason in LATER
         else:
             self._pages.setdefault(record.url, _Page(0, record.page_url)).skipped = True
         return []
@@ -147,7 +170,8 @@ class Frontier:
 
     def _apply_image(self, record: Image) -> list[Announcement]:
         image = self._images.setdefault(record.url, _Image())
-        image.sightings.setdefault(record.page_url, record.alt)
+        for page_url, alt in ((record.page_url, record.alt), *record.also):
+            image.sightings.setdefault(page_url, alt)
         image.record = record
         if record.tar is None:
             return []
@@ -258,7 +282,9 @@ class Frontier:
             yield from pages
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(tuple(Known(url, page.referrer, page.depth, page.done) for url, page in self._pages.items()))
+        pages = tuple(Known(url, page.referrer, page.depth, page.done) for url, page in self._pages.items())
+        left = ((url, image) for url, image in self._images.items() if image.left and image.record is None)
+        return Snapshot(pages, images=tuple(Left(url, tuple(image.sightings.items())) for url, image in left))
 
 
 _decoder = msgspec.msgpack.Decoder(Snapshot)

@@ -87,6 +87,8 @@ class Image(msgspec.Struct, frozen=True, tag="image", omit_defaults=True):
     credit: str = ""
     reason: str = ""
     tar: Pointer | None = None
+    also: tuple[tuple[str, str], ...] = ()
+    """(page URL, alt) of further sightings in the cycle before, which did not come to ask for it."""
 
 
 class Skip(msgspec.Struct, frozen=True, tag="skip"):

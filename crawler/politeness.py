@@ -22,6 +22,10 @@ class Clock:
     """One domain, in monotonic seconds."""
 
     next_allowed: float = 0.0
+    answered: float = float("-inf")
+    """When the last request was answered."""
+    taken_over: float = float("-inf")
+    """When the domain's lease was taken; until then others may have asked for the same sessions."""
     in_flight: int = 0
     crawl_delay: float = 0.0
     """What robots.txt of the domain's hosts asks for; the longest one counts."""
@@ -36,17 +40,20 @@ class Clock:
         """When a request may go out: now or later; None = when one of those in flight has ended."""
         if self.in_flight >= (1 if delay else AT_ONCE):
             return None
-        return max(now, self.next_allowed)
+        return max(now, self.next_allowed, self.answered + delay)
 
     def session_allowed_at(self, session: int, delay: float) -> float:
-        return self.last.get(session, float("-inf")) + max(delay, self.crawl_delay)
+        return self.last.get(session, self.taken_over) + max(delay, self.crawl_delay)
 
     def started(self) -> None:
         self.in_flight += 1
 
-    def ended(self, session: int, answered_at: float, delay: float) -> None:
-        """The request is over; `answered_at` is when its answer began, or when it was given up."""
+    def ended(self, session: int, answered_at: float | None, delay: float) -> None:
+        """The request is over; `answered_at` is when its answer began, or when it was given up; None = it was never sent."""
         self.in_flight -= 1
+        if answered_at is None:
+            return
+        self.answered = max(self.answered, answered_at)
         self.last[session] = max(answered_at, self.last.get(session, answered_at))
         self.next_allowed = max(self.next_allowed, answered_at + delay)
 
@@ -60,7 +67,16 @@ class Politeness:
     def clock(self, domain: str) -> Clock:
         return self._clocks.setdefault(domain, Clock())
 
+    def in_flight(self, domain: str) -> int:
+        return self._clocks[domain].in_flight if domain in self._clocks else 0
+
     def taken_over(self, domain: str, now: float, delay: float) -> None:
         """The domain's lease was just taken: whoever held it may have sent a request a moment ago."""
         clock = self.clock(domain)
+        clock.taken_over = now
         clock.next_allowed = max(clock.next_allowed, now + max(delay, clock.crawl_delay))
+
+    def forget(self, domain: str) -> None:
+        """Its lease was given back: whoever takes it next waits out the delay first."""
+        if domain in self._clocks and not self._clocks[domain].in_flight:
+            del self._clocks[domain]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
 from collections.abc import Callable
-from typing import Self
+from typing import Protocol, Self
 
 import structlog
 from scrapy import Request, Spider
@@ -19,6 +18,7 @@ from crawler.cycle import Cycle
 from crawler.frontier import Task
 from crawler.politeness import Politeness
 from crawler.rulebook import Rulebook
+from crawler.turns import Turns
 
 MAX_UNSTORED = 4
 """Closings of a session that may wait for the store before its crawl waits too."""
@@ -26,27 +26,35 @@ MAX_UNSTORED = 4
 log = structlog.get_logger()
 
 
+class Leases(Protocol):
+    """What the dispatcher asks of the leases."""
+
+    def may(self, domain: str, delay: float) -> bool:
+        """Whether a request to the domain may be handed out, and its next holder would wait out this delay."""
+
+    def lasts(self, domain: str) -> bool:
+        """Whether the lease lasts: what is stored under it counts."""
+
+
 class Dispatcher:
     """Hands out tasks: a heap of the times at which domains may be asked, and in each domain the sessions in turn."""
 
-    def __init__(self, politeness: Politeness, rulebook: Rulebook, may: Callable[[str], bool], monotonic: Callable[[], float]) -> None:
+    def __init__(self, politeness: Politeness, rulebook: Rulebook, leases: Leases, monotonic: Callable[[], float]) -> None:
         self._politeness = politeness
         self._rulebook = rulebook
-        self._may = may
+        self._leases = leases
         self._monotonic = monotonic
         self._heap: list[tuple[float, str]] = []
         self._queued: dict[str, float] = {}
-        self._turns: dict[str, deque[Cycle]] = {}
+        self._turns: dict[str, Turns] = {}
         self._held_until = 0.0
         self.wanted: set[str] = set()
-        """Domains with work for which no lease is held."""
+        """Domains with work for which the lease is not held, or does not tell of the delay yet."""
 
     def join(self, cycle: Cycle) -> None:
         """The cycle has new work on some domains."""
         for domain in cycle.frontier.fresh_domains():
-            turns = self._turns.setdefault(domain, deque())
-            if cycle not in turns:
-                turns.append(cycle)
+            self._turns.setdefault(domain, Turns()).add(cycle)
             self.wake(domain)
 
     def leave(self, cycle: Cycle) -> None:
@@ -58,8 +66,18 @@ class Dispatcher:
 
     def in_use(self, domain: str) -> bool:
         """Whether a request to it is on its way, or a running cycle has work there."""
-        waits = any(cycle.frontier.waits_for(domain) for cycle in self._turns.get(domain, ()) if not cycle.ending)
-        return waits or self._politeness.clock(domain).in_flight > 0
+        return self.under_way(domain) or any(cycle.frontier.waits_for(domain) for cycle in self._running(domain))
+
+    def under_way(self, domain: str) -> bool:
+        """Whether a request to it was handed out and has not ended."""
+        return self._politeness.in_flight(domain) > 0
+
+    def runs_on(self, domain: str) -> bool:
+        """Whether a running cycle has or had work there."""
+        return bool(self._running(domain))
+
+    def _running(self, domain: str) -> list[Cycle]:
+        return [cycle for cycle in self._turns.get(domain, ()) if not cycle.ending]
 
     def wake(self, domain: str, at: float = 0.0) -> None:
         """Looks at the domain at `at` (monotonic), or before if somebody else wants it."""
@@ -85,7 +103,7 @@ class Dispatcher:
             if self._queued.get(domain) != at:  # it was woken earlier than that
                 continue
             del self._queued[domain]
-            if not self._may(domain):
+            if not self._leases.may(domain, self.delay(domain)):
                 self.wanted.add(domain)
                 continue
             try:
@@ -107,16 +125,15 @@ class Dispatcher:
             self.wake(domain, allowed)
             return None
         later = float("inf")
-        turns = self._turns.get(domain, deque())
-        for _ in range(len(turns)):
-            cycle = turns[0]
-            turns.rotate(-1)
-            at = clock.session_allowed_at(cycle.session.id, cycle.session.download_delay)
-            if cycle.ending or cycle.unstored >= MAX_UNSTORED:
+        turns = self._turns.get(domain, Turns())
+        for cycle in turns:
+            if cycle.ending or cycle.unstored >= MAX_UNSTORED or not self._leases.lasts(cycle.session.domain):
                 continue
+            at = clock.session_allowed_at(cycle.session.id, cycle.session.download_delay)
             if at > now:
                 later = min(later, at)
             elif task := cycle.next(domain, self._rulebook):
+                turns.served(cycle)
                 cycle.in_flight += 1
                 clock.started()
                 self.wake(domain)
@@ -125,8 +142,8 @@ class Dispatcher:
             self.wake(domain, later)
         return None
 
-    def ended(self, cycle: Cycle, task: Task, answered_at: float) -> None:
-        """The request is over: answered, failed, or never sent."""
+    def ended(self, cycle: Cycle, task: Task, answered_at: float | None) -> None:
+        """The request is over: answered or given up at that time, or (None) never sent."""
         domain = registrable_domain(task.address)
         cycle.in_flight -= 1
         self._politeness.clock(domain).ended(cycle.session.id, answered_at, self.delay(domain, cycle))
@@ -134,7 +151,7 @@ class Dispatcher:
 
     def delay(self, domain: str, asker: Cycle | None = None) -> float:
         """Between two requests to the domain, as its running sessions and robots.txt have it."""
-        running = [cycle for cycle in self._turns.get(domain, ()) if not cycle.ending]
+        running = self._running(domain)
         if asker is not None:
             running.append(asker)
         clock = self._politeness.clock(domain)
@@ -154,8 +171,8 @@ class SessionQueue(BaseScheduler):
         return cls(crawler)
 
     def open(self, spider: Spider) -> None:
-        self._worker = spider.worker  # type: ignore[attr-defined]
-        self._worker.poke = self.poke
+        self._desk = spider.desk  # type: ignore[attr-defined]
+        self._desk.set_poke(self.poke)
 
     def has_pending_requests(self) -> bool:
         """The engine stays open until the worker stops it."""
@@ -165,11 +182,11 @@ class SessionQueue(BaseScheduler):
         raise NotImplementedError(f"the spider yields no requests, yet {request.url} came")
 
     def next_request(self) -> Request | None:
-        picked = self._worker.dispatcher.next()
+        picked = self._desk.dispatcher.next()
         if picked is None:
             self._wait()
             return None
-        return self._worker.spider.request(*picked)  # type: ignore[no-any-return]
+        return self._desk.spider.request(*picked)  # type: ignore[no-any-return]
 
     def poke(self) -> None:
         """Makes the engine ask again."""
@@ -178,7 +195,7 @@ class SessionQueue(BaseScheduler):
             slot.nextcall.schedule()
 
     def _wait(self) -> None:
-        at = self._worker.dispatcher.next_time()
+        at = self._desk.dispatcher.next_time()
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()

@@ -29,6 +29,10 @@ class Rulebook:
         rules, until = self._rules.get(site, (None, 0.0))
         return rules if self._monotonic() < until else None
 
+    def knows(self, domain: str) -> bool:
+        """Whether rules of any of the domain's hosts were read."""
+        return domain in self._by_domain
+
     def crawl_delay(self, domain: str, agents: Iterable[str]) -> float:
         """The longest Crawl-delay that the domain's hosts ask these agents for, in seconds."""
         sites = self._by_domain.get(domain, {})

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from crawler.cycle import LIMITS, Cycle
 from crawler.download import fetched
-from crawler.exchange import Exchange
+from crawler.exchange import Exchange, Guard
 from crawler.frontier import Task
 
 SETTINGS: dict[str, Any] = {
@@ -36,9 +36,11 @@ SETTINGS: dict[str, Any] = {
 
 
 class Desk(Protocol):
-    """Where answers go: the worker."""
+    """Where answers go."""
 
     spider: SessionSpider
+
+    def guard(self, cycle: Cycle, task: Task) -> Guard: ...
 
     def answered(self, cycle: Cycle, task: Task, exchange: Exchange) -> None: ...
 
@@ -50,10 +52,10 @@ class SessionSpider(Spider):
 
     name = "filigrane"
 
-    def __init__(self, worker: Desk) -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__()
-        self.worker = worker
-        worker.spider = self
+        self.desk = desk
+        desk.spider = self
 
     @classmethod
     def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> SessionSpider:
@@ -76,15 +78,16 @@ class SessionSpider(Spider):
             "timeout": cycle.session.download_timeout,
             "max_bytes": LIMITS[task.kind],
             "accept": partial(cycle.wants, task),
+            "guard": self.desk.guard(cycle, task),
             "download_slot": "all",
         }
         headers = {"User-Agent": cycle.agent}
         return Request(task.address, callback=self.answered, errback=self.failed, meta=meta, headers=headers, dont_filter=True)
 
     def answered(self, response: Response) -> None:
-        self.worker.answered(response.meta["cycle"], response.meta["task"], fetched(response))
+        self.desk.answered(response.meta["cycle"], response.meta["task"], fetched(response))
 
     def failed(self, failure: Failure) -> None:
         meta = failure.request.meta  # type: ignore[attr-defined]
         assert failure.value is not None
-        self.worker.failed(meta["cycle"], meta["task"], failure.value)
+        self.desk.failed(meta["cycle"], meta["task"], failure.value)

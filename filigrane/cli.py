@@ -121,7 +121,7 @@ def _add_roles(commands: _Commands) -> None:
         if role == "api":
             _add_address(added)
         if role == "crawler":
-            added.add_argument("--name", default="local", help="its local folder and holder of leases (default: %(default)s)")
+            added.add_argument("--name", help="its local folder (default: the first that is free: local, local-2, ...)")
             added.add_argument("--only-session", type=int, metavar="ID", help="one cycle of this session, then end")
 
 

@@ -24,8 +24,8 @@ class Options:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    name: str = "local"
-    """The crawler's: its local folder and the holder of its leases."""
+    name: str | None = None
+    """The crawler's local folder; None = the first one that no other crawler has."""
     only_session: int | None = None
     with_parent: bool = False
     """Standard input is a pipe from the parent: its end is the parent's end, and ours."""

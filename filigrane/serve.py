@@ -27,6 +27,8 @@ from filigrane.supervisor import Child, Supervisor, environment
 _TICK: Final = 0.1
 _ASK: Final = 1.0
 """Seconds that others may hold the lock while they look."""
+CRAWLER: Final = "local"
+"""The place of our crawler: with a name it starts again in its own, however slowly its predecessor ends."""
 
 log = structlog.get_logger()
 
@@ -104,7 +106,7 @@ def _said(data: Path, running: Running) -> str:
 
 def children(host: str, port: int, metrics: str = "") -> list[Child]:
     """Every role; where figures are to be had at `host:port`, each at the port after the other's."""
-    address = {"api": ("--host", host, "--port", str(port))}
+    address = {"api": ("--host", host, "--port", str(port)), "crawler": ("--name", CRAWLER)}
     return [Child(role, (*address.get(role, ()), *_metrics(metrics, place))) for place, role in enumerate(ROLES)]
 
 

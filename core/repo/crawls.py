@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -16,7 +16,7 @@ from core import leases
 from core.errors import Conflict, InvalidInput, NotFound, ObjectMissing
 from core.events import SESSIONS
 from core.leases import Held
-from core.models import Artifact, Batch, CrawlSession, Segment, Static
+from core.models import Artifact, Batch, CrawlSession, Lease, Segment, Static
 from core.repo import messages
 
 OPTIONS: Final = frozenset(
@@ -133,10 +133,19 @@ def _set_state(tx: Session, account_id: int, session_id: int, state: str, now: d
 # --- cycles
 
 
-def waiting(tx: Session, limit: int) -> list[CrawlSession]:
-    """Sessions that want a worker: pending ones, and running ones (whose worker may be dead); the longest waiting first."""
-    wanted = select(CrawlSession).where(CrawlSession.state.in_(("pending", "running")), CrawlSession.deleted.is_(False))
+def waiting(tx: Session, limit: int, *, holder: str, running: Collection[int], now: datetime) -> list[CrawlSession]:
+    """Sessions that this worker may run, beside those that it runs: pending ones, and running ones (whose worker may be dead) of domains
+    that it holds or that nobody does; the longest waiting first."""
+    wanted = select(CrawlSession).outerjoin(Lease, Lease.domain == CrawlSession.domain)
+    wanted = wanted.where(CrawlSession.state.in_(("pending", "running")), CrawlSession.deleted.is_(False), CrawlSession.id.not_in(running))
+    wanted = wanted.where(Lease.domain.is_(None) | (Lease.holder == holder) | (Lease.expires <= leases.clock(tx, now)))
     return list(tx.scalars(wanted.order_by(CrawlSession.mtime, CrawlSession.id).limit(limit)))
+
+
+def states(tx: Session, sessions: Collection[int]) -> dict[int, str]:
+    """Session -> state; deleted ones are not there."""
+    found = select(CrawlSession.id, CrawlSession.state).where(CrawlSession.id.in_(sessions), CrawlSession.deleted.is_(False))
+    return {session: state for session, state in tx.execute(found)}  # noqa: C416
 
 
 def begin_cycle(tx: Session, held: Held, session_id: int, now: datetime) -> CrawlSession:

@@ -22,7 +22,7 @@ from core.repo import crawls, matches
 from core.services import Services
 from crawler.journal import Image, Page, decode_piece
 from filigrane.commands import Caller, say
-from filigrane.serve import AlreadyRunning, Running, lock, running_on
+from filigrane.serve import CRAWLER, AlreadyRunning, Running, lock, running_on
 from filigrane.supervisor import Child, Supervisor, environment
 from matcher.member import GROUP
 
@@ -127,7 +127,7 @@ class _Own:
         except AlreadyRunning:
             return
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # the children are ended in order
-        children = [Child("crawler", ("--only-session", str(self._session.id)), once=True)]
+        children = [Child("crawler", ("--name", CRAWLER, "--only-session", str(self._session.id)), once=True)]
         if self._session.search:
             children.append(Child("matcher"))
         (data / "run").mkdir(exist_ok=True)

@@ -37,7 +37,10 @@ def taken(database: Database, holder: str, seconds: float = 0, *, restart: bool 
 def grow_older(database: Database, seconds: float) -> None:
     """So much of the lease's time passes, by whatever clock."""
     with database.write() as tx:
-        tx.get_one(Lease, DOMAIN).expires -= timedelta(seconds=seconds)
+        lease = tx.get_one(Lease, DOMAIN)
+        lease.expires -= timedelta(seconds=seconds)
+        if lease.wanted is not None:
+            lease.wanted -= timedelta(seconds=seconds)
 
 
 def test_who_holds_it_keeps_its_epoch_and_others_wait(services: Services) -> None:
@@ -97,6 +100,63 @@ def test_an_expired_lease_counts_until_somebody_takes_it(services: Services) -> 
         leases.check(tx, held)
         assert leases.renew(tx, held, 30, NOW + timedelta(hours=1)).epoch == 1
     assert acquire(services.database, "two", 3601) is None
+
+
+def ask(database: Database, holder: str) -> Held | None:
+    with database.write() as tx:
+        return leases.acquire(tx, DOMAIN, holder, 30, NOW, ask=True)
+
+
+def asked_of(database: Database, holder: str) -> list[str]:
+    with database.read() as tx:
+        return leases.asked_for(tx, holder, NOW)
+
+
+def test_who_asks_gets_its_turn_before_the_last_holder(services: Services) -> None:
+    database = services.database
+    held = taken(database, "one")
+    assert acquire(database, "two") is None
+    assert asked_of(database, "one") == []
+    assert ask(database, "two") is None
+    grow_older(database, 8)
+    assert (asked_of(database, "one"), asked_of(database, "two")) == ([DOMAIN], [])
+    with database.write() as tx:
+        leases.release(tx, held)
+    assert acquire(database, "one") is None
+    assert acquire(database, "one", restart=True) is None
+    assert taken(database, "two").epoch == 2
+    assert asked_of(database, "two") == []  # the question was answered
+
+
+def test_a_question_that_is_not_repeated_keeps_nobody_out(services: Services) -> None:
+    held = taken(services.database, "one")
+    assert ask(services.database, "two") is None
+    grow_older(services.database, 11)
+    assert asked_of(services.database, "one") == []
+    with services.database.write() as tx:
+        leases.release(tx, held)
+    assert taken(services.database, "one").epoch == 2
+
+
+def test_the_row_keeps_the_longest_delay_until_its_holder_says_another(services: Services) -> None:
+    def take(holder: str, delay: float) -> Held:
+        with services.database.write() as tx:
+            held = leases.acquire(tx, DOMAIN, holder, 30, NOW, delay=delay)
+            assert held is not None
+            return held
+
+    assert take("one", 2.0).delay == 2.0
+    assert take("one", 1.0).delay == 2.0
+    grow_older(services.database, 31)
+    assert take("two", 1.0).delay == 2.0
+    grow_older(services.database, 31)
+    held = take("three", 5.0)
+    assert held.delay == 5.0
+    with services.database.write() as tx:
+        assert leases.renew(tx, held, 30, NOW).delay == 5.0
+        assert leases.renew(tx, held, 30, NOW, delay=1.5).delay == 1.5
+    grow_older(services.database, 31)
+    assert take("four", 1.0).delay == 1.5
 
 
 def test_check_of_what_never_was(services: Services) -> None:

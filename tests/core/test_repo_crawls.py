@@ -26,7 +26,7 @@ def test_a_new_session_is_pending_and_told_of(services: Services) -> None:
     assert (session.state, session.cycle_count, session.download_delay, session.ctime) == ("pending", 0, 1.0, NOW)
     assert messages(services) == 1
     with services.database.read() as tx:
-        assert [row.id for row in crawls.waiting(tx, 10)] == [session.id]
+        assert [row.id for row in crawls.waiting(tx, 10, holder="worker", running=(), now=NOW)] == [session.id]
 
 
 def test_accounts_do_not_see_each_others(services: Services) -> None:
@@ -100,7 +100,7 @@ def test_what_the_owner_did_meanwhile_stays(services: Services) -> None:
         assert after.state == state
         assert after.deleted or after.next_due is None
         with services.database.read() as tx:
-            assert [row.id for row in crawls.waiting(tx, 10)] == []
+            assert [row.id for row in crawls.waiting(tx, 10, holder="worker", running=(), now=NOW)] == []
 
 
 def test_a_session_paused_and_resumed_loses_no_cycle(services: Services) -> None:
@@ -236,8 +236,8 @@ def test_the_longest_waiting_comes_first(services: Services) -> None:
     owner = add_account(services)
     late, early = add_session(services, owner, now=at(9)), add_session(services, owner, now=at(1))
     with services.database.read() as tx:
-        assert [row.id for row in crawls.waiting(tx, 10)] == [early.id, late.id]
-        assert [row.id for row in crawls.waiting(tx, 1)] == [early.id]
+        assert [row.id for row in crawls.waiting(tx, 10, holder="worker", running=(), now=NOW)] == [early.id, late.id]
+        assert [row.id for row in crawls.waiting(tx, 1, holder="worker", running=(), now=NOW)] == [early.id]
 
 
 def test_pieces_that_nobody_acknowledged(services: Services) -> None:

@@ -27,7 +27,8 @@ def add_session(services: Services, *urls: str, **options: Any) -> CrawlSession:
     now = services.clock.now()
     with services.database.write() as tx:
         account, _ = accounts.ensure_local(tx, services.settings.secret, now)
-        return crawls.create_session(tx, account.id, start_urls=list(urls), domain=registrable_domain(urls[0]), now=now, **options)
+        owner = options.pop("account_id", account.id)
+        return crawls.create_session(tx, owner, start_urls=list(urls), domain=registrable_domain(urls[0]), now=now, **options)
 
 
 @contextmanager

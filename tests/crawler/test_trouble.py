@@ -20,6 +20,7 @@ from core.models import CrawlSession, Lease
 from core.segments.warc import records
 from core.services import Services
 from core.settings import Settings
+from crawler import place
 from crawler.frontier import Frontier
 from crawler.holdings import Holdings
 from crawler.journal import Entry, Journal, Skip
@@ -82,7 +83,7 @@ def test_nothing_local_stays_behind_a_cycle_that_is_over(services: Services) -> 
     with Site({"/": page(images=("/1.jpg",)), "/1.jpg": picture()}) as site:
         session = crawl(services, f"{site.url}/")
     folder = services.settings.data / "crawler" / "local"
-    assert [path.name for path in folder.iterdir()] == ["lock"]
+    assert {path.name for path in folder.iterdir()} == {"lock", "holder"}
     # a worker that was killed between the batch and the tidying up
     journal = Journal(folder)
     journal.append(Entry(session.id, 1, 1, 0, Skip("u", "", "time")))
@@ -91,7 +92,7 @@ def test_nothing_local_stays_behind_a_cycle_that_is_over(services: Services) -> 
     (folder / f"{session.id}-1-pages.log").write_bytes(b"x")
     with running(services):
         wait_until(lambda: not list(folder.glob("*-*")))
-    assert [path.name for path in folder.iterdir()] == ["lock"]
+    assert {path.name for path in folder.iterdir()} == {"lock", "holder"}
 
 
 def test_recovery_may_be_killed_and_finds_the_same_again(services: Services) -> None:
@@ -104,7 +105,7 @@ def test_recovery_may_be_killed_and_finds_the_same_again(services: Services) -> 
         process.kill()
         process.wait()
         session = session_of(services, session.id)
-        held = Holdings(services, "local").acquire(session.domain)
+        held = Holdings(services, (folder / "holder").read_text()).acquire(session.domain)
         assert held is not None
         found = []
         for _ in range(2):
@@ -148,12 +149,10 @@ def test_a_lease_that_ran_out_and_that_nobody_took_keeps_its_epoch(services: Ser
 
 @pytest.fixture
 def worker(services: Services) -> Iterator[Worker]:
-    folder = services.settings.data / "crawler" / "unit"
-    folder.mkdir(parents=True)
-    made = Worker(services, folder, "unit", threading.Event(), None)
-    yield made
-    made._journal.close()
-    made._threads.shutdown()
+    with place.taken(services.settings.data, "unit") as own:
+        made = Worker(services, own, threading.Event(), None)
+        yield made
+        made._running.journal.close()
 
 
 def together(*coroutines: Coroutine[Any, Any, None]) -> None:
@@ -166,27 +165,28 @@ def together(*coroutines: Coroutine[Any, Any, None]) -> None:
 def test_two_looks_at_once_begin_a_session_once(services: Services, worker: Worker) -> None:
     session = add_session(services, "http://127.0.0.1:9/")
     together(worker._look(), worker._look(), worker._look())
-    assert list(worker.cycles) == [session.id]
-    assert [len(turns) for turns in worker.dispatcher._turns.values()] == [1]
+    assert list(worker._running.cycles) == [session.id]
+    assert [len(list(turns)) for turns in worker._running.dispatcher._turns.values()] == [1]
 
 
 def test_what_an_old_cycle_hears_late_does_not_touch_the_new_one(services: Services, worker: Worker) -> None:
     session = add_session(services, "http://127.0.0.1:9/")
     together(worker._look())
-    old = worker.cycles[session.id]
-    worker._lose(old, "lease lost")
+    running = worker._running
+    old = running.cycles[session.id]
+    running.lose(old, "lease lost")
     together(worker._look())
-    new = worker.cycles[session.id]
-    worker._lose(old, "its closing came too late")
-    assert worker.cycles == {session.id: new}
+    new = running.cycles[session.id]
+    running.lose(old, "its closing came too late")
+    assert running.cycles == {session.id: new}
     assert not new.lost
 
 
 def test_a_host_whose_cycle_is_gone_is_wanted_no_more(services: Services, worker: Worker) -> None:
-    worker.dispatcher.wanted.add("gone.example")
-    together(worker._want())
-    assert not worker.dispatcher.wanted
-    assert not worker.holdings.domains()
+    worker._running.dispatcher.wanted.add("gone.example")
+    together(worker._leasing.want())
+    assert not worker._running.dispatcher.wanted
+    assert not worker._running.holdings.domains()
 
 
 def test_a_session_that_cannot_begin_keeps_nobody_waiting(services: Services) -> None:
@@ -208,6 +208,19 @@ def test_a_session_that_cannot_begin_keeps_nobody_waiting(services: Services) ->
 # --- turns
 
 
+class Free:
+    """All leases are ours."""
+
+    def may(self, domain: str, delay: float) -> bool:
+        return True
+
+    def lasts(self, domain: str) -> bool:
+        return True
+
+
+FREE = Free()
+
+
 class FakeCycle:
     """What the dispatcher sees of a cycle."""
 
@@ -224,7 +237,7 @@ class FakeCycle:
 
 def test_a_patient_session_does_not_hold_up_a_quick_one() -> None:
     now = [0.0]
-    dispatcher = Dispatcher(Politeness(), Rulebook(lambda: now[0]), lambda _: True, lambda: now[0])
+    dispatcher = Dispatcher(Politeness(), Rulebook(lambda: now[0]), FREE, lambda: now[0])
     slow: Any = FakeCycle(1, 100.0)
     dispatcher.join(slow)
     first = dispatcher.next()
@@ -298,7 +311,7 @@ def test_a_crawl_delay_slows_only_those_whom_it_is_asked_of() -> None:
     rulebook = Rulebook(lambda: 0.0)
     rulebook.learn("http://a.example", Robots.parse(b"User-agent: slow\nCrawl-delay: 100\n\nUser-agent: *\nCrawl-delay: 2\n"))
     rulebook.learn("http://www.a.example", Robots.parse(b"User-agent: *\nCrawl-delay: 3\n"))
-    dispatcher = Dispatcher(Politeness(), rulebook, lambda _: True, lambda: 0.0)
+    dispatcher = Dispatcher(Politeness(), rulebook, FREE, lambda: 0.0)
     assert dispatcher.delay("a.example") == 0.0
     plain: Any = FakeCycle(1, 1.0)
     dispatcher.join(plain)
@@ -363,8 +376,8 @@ def test_a_worker_starts_on_a_full_disk_and_begins_when_there_is_room(small_disk
     settings = Settings(data=small_disk / "data", allow_networks=(ip_network("127.0.0.0/8"),))
     with Services.open(settings) as services, Site({"/": page(images=("/1.jpg",)), "/1.jpg": picture()}) as site:
         session = add_session(services, f"{site.url}/")
-        (small_disk / "data" / "crawler" / "local").mkdir(parents=True)
-        (small_disk / "data" / "crawler" / "local" / "lock").touch()
+        with place.taken(small_disk / "data", None):  # it has been here before
+            pass
         fill(small_disk / "ballast")
         with running(services):
             threading.Event().wait(1.5)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint bench bench-crawl lock clean install install-dev
+.PHONY: demo test lint bench bench-crawl bench-store lock clean install install-dev
 
 install: $(VENV)/.demo
 install-dev: $(VENV)/.dev
@@ -38,10 +38,14 @@ lint: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-crawl
+bench: bench-crawl bench-store
 
 bench-crawl: install-dev
 	$(BIN)/python -m bench.crawl $(if $(SITE),--site $(SITE)) $(if $(QUICK),--quick)
+
+bench-store: install-dev
+	$(BIN)/python -m tests.servers s3
+	$(BIN)/python -m bench.store $(if $(QUICK),--quick)
 
 # New locks: hashes, no addresses, the same file for every platform.
 lock: $(BIN)/python

@@ -1,8 +1,12 @@
-"""Gets every server that the tests need, before they run: `python -m tests.servers`. What cannot be had is said, and skipped later."""
+"""Gets every server that the tests need, or those that are named, before they run: `python -m tests.servers [PART ...]`.
+
+What cannot be had is said, and skipped later.
+"""
 
 from __future__ import annotations
 
 import importlib
+import sys
 
 from tests.servers import Missing, tell
 
@@ -10,7 +14,7 @@ PARTS = ("kafka", "s3", "postgres")
 
 
 def main() -> None:
-    for part in PARTS:
+    for part in sys.argv[1:] or PARTS:
         try:
             importlib.import_module(f"tests.servers.{part}").get()
         except Missing as error:

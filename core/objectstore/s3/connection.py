@@ -40,7 +40,8 @@ _CONFIG: Final = Config(
     response_checksum_validation="when_required",  # what is read is checked by `store`, also when it comes in pieces
     user_agent_extra="filigrane",
 )
-retries: Final = counter("filigrane_store_retries_total", "Calls to the object store that were tried again, by the reason", ["code"])
+calls: Final = counter("filigrane_s3_calls_total", "Calls to the S3 server, each try of them, as it bills them.", ["operation"])
+retries: Final = counter("filigrane_s3_retries_total", "Calls to the S3 server that were tried again, by the error's code.", ["code"])
 
 
 class Tries:
@@ -110,8 +111,14 @@ class Connection:
         config = _CONFIG.merge(Config(s3={"addressing_style": "path"})) if endpoint else _CONFIG
         try:
             session = boto3.session.Session()
-            return session.client("s3", region_name=session.region_name or "us-east-1", endpoint_url=endpoint, config=config)
+            client = session.client("s3", region_name=session.region_name or "us-east-1", endpoint_url=endpoint, config=config)
         except ValueError as error:
             raise InvalidInput(f"FILIGRANE_S3_ENDPOINT_URL is no address: {endpoint}", code="settings_invalid") from error
         except BotoCoreError as error:
             raise failure(error, self.place, None).error from error
+        client.meta.events.register("before-send.s3", _count)
+        return client
+
+
+def _count(event_name: str, **_: object) -> None:
+    calls.labels(event_name.rpartition(".")[2]).inc()

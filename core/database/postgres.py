@@ -11,7 +11,7 @@ import psycopg
 import structlog
 from psycopg.abc import PQGen
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from core.database.backend import Backend
@@ -21,8 +21,10 @@ from core.errors import Unavailable
 RV = TypeVar("RV")
 log = structlog.get_logger()
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = 40.0
 """Seconds after which a server that does not answer at all is given up. What it answers itself comes earlier."""
+PING_PATIENCE: Final = 5.0
+"""The same for a connection from the pool, before it is used."""
 POOL_SECONDS: Final = 10.0
 _TIMEOUTS: Final = {"statement_timeout": "30s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s"}
 _CONNECTING: Final = {
@@ -75,16 +77,16 @@ class Postgres(Backend):
             pool_size=self._connections,
             max_overflow=0,
             pool_timeout=POOL_SECONDS,
-            pool_pre_ping=True,
             hide_parameters=True,
         )
         event.listen(engine, "do_connect", _connect)
+        event.listen(engine, "checkout", _ping)
         return engine
 
     @contextmanager
     def migration(self, connection: Connection) -> Iterator[None]:
         raw = cast("Patient", connection.connection.dbapi_connection)
-        raw.patience = math.inf
+        patience, raw.patience = raw.patience, math.inf
         try:
             connection.exec_driver_sql("BEGIN")
             for name in _TIMEOUTS:
@@ -93,7 +95,7 @@ class Postgres(Backend):
             yield
             connection.commit()
         finally:
-            raw.patience = PATIENCE
+            raw.patience = patience
 
     def unavailable(self, error: BaseException) -> Unavailable | None:
         if isinstance(error, PoolTimeout):  # every connection of this process is in use
@@ -110,6 +112,17 @@ class Postgres(Backend):
         if isinstance(error, Unavailable):
             return error.code == CONFLICT.code
         return isinstance(error, IntegrityError) and getattr(error.orig, "sqlstate", None) in _RACED
+
+
+def _ping(raw: Patient, record: object, proxy: object) -> None:
+    """Raises InvalidatePoolError: the server went away, and may be back."""
+    patience = raw.patience
+    raw.patience = min(patience, PING_PATIENCE)
+    try:
+        raw.execute("SELECT 1")
+    except psycopg.Error as error:
+        raise InvalidatePoolError from error
+    raw.patience = patience
 
 
 def _connect(dialect: Dialect, record: object, arguments: list[Any], named: dict[str, Any]) -> Patient:

@@ -76,9 +76,10 @@ def test_the_local_account_is_made_once(services: Services) -> None:
     assert account.operator
 
 
-@pytest.mark.parametrize("column", ["email", "full_name"])
-def test_what_does_not_fit_is_refused(services: Services, column: str) -> None:
+def test_what_does_not_fit_is_refused(services: Services) -> None:
     with services.database.write() as tx:
-        assert getattr(accounts.create(tx, SECRET, "fits", now=NOW, **{column: "é" * 254})[0], column)
+        assert accounts.create(tx, SECRET, "fits", now=NOW, email="é" * 254, full_name="é" * 254)[0].email == "é" * 254
         with pytest.raises(InvalidInput):
-            accounts.create(tx, SECRET, "long", now=NOW, **{column: "x" * 255})
+            accounts.create(tx, SECRET, "long", now=NOW, email="x" * 255)
+        with pytest.raises(InvalidInput):
+            accounts.create(tx, SECRET, "long", now=NOW, full_name="x" * 255)

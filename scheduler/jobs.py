@@ -20,6 +20,8 @@ class Job(NamedTuple):
     name: str
     seconds: float
     run: Callable[[Services], Iterator[int]]
+    alone: bool = False
+    """Of several schedulers one at a time does it, since twice would be a waste."""
 
 
 def wake_due(services: Services) -> Iterator[int]:
@@ -44,14 +46,14 @@ def drain_outbox(services: Services) -> Iterator[int]:
 JOBS: Final = (
     Job("due", 1, wake_due),
     Job("outbox", 1, drain_outbox),
-    Job("heal", 10, heal.resend),
-    Job("topics", 10, heal.topics),
+    Job("heal", 10, heal.resend, alone=True),
+    Job("topics", 10, heal.topics, alone=True),
     Job("figures", 15, figures.look),
-    Job("segments", 60, sweep.segments),
-    Job("statics", 60, sweep.statics),
-    Job("deleted_sessions", 60, sweep.deleted_sessions),
-    Job("highwater", 60, note_highwater),
+    Job("segments", 60, sweep.segments, alone=True),
+    Job("statics", 60, sweep.statics, alone=True),
+    Job("deleted_sessions", 60, sweep.deleted_sessions, alone=True),
+    Job("highwater", 60, note_highwater, alone=True),
     Job("bus", 600, sweep.bus),
-    Job("orphans", 3600, sweep.orphans),
-    Job("store", 3600, sweep.store),
+    Job("orphans", 3600, sweep.orphans, alone=True),
+    Job("store", 3600, sweep.store, alone=True),
 )

@@ -92,6 +92,21 @@ def postgres_url(postgres_server: postgres.Cluster, _postgres_reused: str) -> st
     return _postgres_reused
 
 
+@pytest.fixture
+def distributed(tmp_path: Path, kafka_server: str, postgres_url: str, s3_settings: dict[str, str]) -> Settings:
+    """Kafka, S3 and PostgreSQL: topics, prefix and database of the test's own; also for processes that it starts."""
+    return Settings(
+        data=tmp_path / "data",
+        database_url=postgres_url,
+        bus_url=f"kafka://{kafka_server}",
+        topic_prefix=f"{uuid4().hex}.",
+        topic_partitions=4,
+        kafka_options={"session_timeout_ms": 2000, "heartbeat_interval_ms": 500},  # who was killed is missed soon
+        secret_key=uuid4().hex,
+        **s3_settings,
+    )
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for part, text in missing.items():
         terminalreporter.write_line(f"SKIPPED EVERYTHING ABOUT {part.upper()}: {text}", red=True, bold=True)

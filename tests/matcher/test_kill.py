@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -59,13 +60,13 @@ def started(settings: Settings, place: str, nth: int) -> BaseProcess:
     return process
 
 
-def kill_at_each_place(settings: Settings, seed: int) -> None:
-    """A matcher is killed at each place in turn, while another one works; the last one finishes."""
+def kill_at_each_place(settings: Settings, seed: int, places: Sequence[str] = PLACES) -> None:
+    """A matcher is killed at each place, in any order; the last one finishes."""
     draw = random.Random(seed)
     with Services.open(settings) as services:
         world = World(services)
         wanted = crawled(world, draw)
-        for place in draw.sample(PLACES, len(PLACES)):
+        for place in draw.sample(places, len(places)):
             process = started(settings, place, draw.randint(1, 2))
             process.join(PATIENCE)
             assert process.exitcode == -signal.SIGKILL, f"it was to die at {place}"
@@ -107,7 +108,17 @@ def test_a_kill_at_each_place(embedded: Settings) -> None:
     kill_at_each_place(embedded, 1)
 
 
+def test_kills_on_kafka_postgresql_and_s3(distributed: Settings) -> None:
+    kill_at_each_place(distributed, 2, ("inserting", "inserted"))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(50))
 def test_many_kills(embedded: Settings, seed: int) -> None:
     (kill_at_each_place, kill_at_random)[seed % 2](embedded, seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(50, 100))
+def test_many_kills_on_kafka_postgresql_and_s3(distributed: Settings, seed: int) -> None:
+    (kill_at_each_place, kill_at_random)[seed % 2](distributed, seed)

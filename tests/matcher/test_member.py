@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from core.bus import Message, Outgoing
 from core.bus.embedded import EmbeddedBus
+from core.bus.kafka import KafkaBus
 from core.errors import Unavailable
 from core.services import Services
 from core.settings import Settings
@@ -64,6 +68,54 @@ def test_work_that_takes_longer_than_the_lease_is_done_once(hasty: Services) -> 
     for thread in threads:
         thread.join()
     assert len(done) == len(set(done)) == 40
+
+
+def test_a_slow_member_stays_in_its_group_on_kafka(services: Services, kafka_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member, "_ALIVE_SECONDS", 0.3)
+    longest = 2.0
+    options = {"max_poll_interval_ms": int(longest * 1000), "session_timeout_ms": 1500, "heartbeat_interval_ms": 300}
+    bus = KafkaBus(kafka_server, prefix=f"{uuid4().hex}.", partitions=4, options=options)
+    stop, held = threading.Event(), threading.Event()
+    done: dict[str, list[tuple[int, int]]] = {"slow": [], "quick": []}
+    holding: list[Message] = []
+
+    def note(name: str, messages: Sequence[Message]) -> None:
+        if name == "slow" and any(message.value == b"hold" for message in messages):
+            holding.extend(messages)
+            held.wait(60)
+        done[name].extend((message.partition, message.offset) for message in messages if message.value == b"hold")
+        shared[name] |= {message.partition for message in messages}
+
+    shared: dict[str, set[int]] = {"slow": set(), "quick": set()}
+    on_kafka = replace(services, bus=bus)
+    members = [Member(on_kafka, TOPIC, stop, partial(note, name), at_once=50) for name in done]
+    threads = [threading.Thread(target=each.run) for each in members]
+    for thread in threads:
+        thread.start()
+    try:
+        until = time.monotonic() + 60
+        while not all(shared.values()) or shared["slow"] & shared["quick"]:
+            assert time.monotonic() < until, "the partitions are not shared out"
+            for name in shared:
+                shared[name].clear()
+            bus.publish([Outgoing(TOPIC, str(number), b"warm") for number in range(20)])
+            while bus.lag(TOPIC, GROUP) and time.monotonic() < until:
+                time.sleep(0.05)
+        bus.publish([Outgoing(TOPIC, str(number), b"hold") for number in range(20)])
+        while not holding:
+            time.sleep(0.02)
+        time.sleep(3 * longest)  # what it holds must still be its own
+        held.set()
+        while bus.lag(TOPIC, GROUP) and time.monotonic() < until + 60:
+            time.sleep(0.05)
+    finally:
+        held.set()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        bus.close()
+    assert done["slow"]
+    assert len({*done["slow"], *done["quick"]}) == len(done["slow"]) + len(done["quick"]) == 20
 
 
 def test_slow_turns_take_fewer_messages(hasty: Services, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from core.bus import Message, Outgoing
 from core.errors import Unavailable
@@ -21,7 +24,7 @@ from matcher.registry import Registry
 from matcher.searching import Searches
 from matcher.watermark.embed import embed
 from tests.matcher.pictures import encoded, mirror, photo, resize
-from tests.matcher.world import NOW, World
+from tests.matcher.world import NOW, World, polled
 
 
 @pytest.fixture
@@ -37,20 +40,6 @@ def images(services: Services, decoders: Decoders) -> Iterator[Images]:
     made.close()
 
 
-def _polled(services: Services) -> list[Message]:
-    follower = services.bus.follow(IMAGES, "earliest")
-    messages = follower.poll(0.1, 1000)
-    follower.close()
-    return messages
-
-
-def _dead(services: Services) -> list[Message]:
-    follower = services.bus.follow("images.dead", "earliest")
-    messages = follower.poll(0.1, 1000)
-    follower.close()
-    return messages
-
-
 def test_a_poll_becomes_matches_and_a_replay_changes_nothing(world: World, images: Images) -> None:
     marked, registration = embed(photo(1))
     world.register("a.jpg", encoded(photo(1), "PNG"), watermark=registration)
@@ -59,21 +48,21 @@ def test_a_poll_becomes_matches_and_a_replay_changes_nothing(world: World, image
     places = world.store(datas)
     world.publish(*(world.found(d, p, pages=(f"http://site.example/{i}",)) for i, (d, p) in enumerate(zip(datas, places, strict=True))))
     for _ in range(2):
-        images.work(_polled(world.services))
+        images.work(polled(world.services, IMAGES))
     found = [(m.page_url, m.key_id, m.watermarked, [n.path for n in m.media]) for m in world.matches()]
     # the marked copy's row without key would link plain media, and there is none
     assert found == [
         ("http://site.example/0", registration.key_id, True, ["anna/a.jpg"]),
         ("http://site.example/1", "", False, ["anna/b.jpg"]),
     ]
-    assert _dead(world.services) == []
+    assert polled(world.services, "images.dead") == []
 
 
 def test_the_same_picture_on_the_same_page_in_the_next_crawl_is_one_match(world: World, images: Images) -> None:
     world.register("a.jpg", encoded(photo(1), "JPEG"))
     data = encoded(photo(1), "JPEG", quality=50)
     world.publish(world.found(data), world.found(data, cycle=2), world.found(data, cycle=2, pages=("http://site.example/b",)))
-    images.work(_polled(world.services))
+    images.work(polled(world.services, IMAGES))
     assert [m.page_url for m in world.matches()] == ["http://site.example/a", "http://site.example/b"]
 
 
@@ -86,9 +75,9 @@ def test_one_bad_picture_holds_up_no_other(world: World, images: Images) -> None
         world.found(broken, places[0]), world.found(good, places[1]), world.found(b"<svg/>", places[2]), world.found(b"gone", gone)
     )
     world.services.bus.publish([Outgoing(IMAGES, "k", b"no message")])
-    images.work(_polled(world.services))
+    images.work(polled(world.services, IMAGES))
     assert len(world.matches()) == 1
-    assert sorted(m.headers["code"] for m in _dead(world.services)) == [
+    assert sorted(m.headers["code"] for m in polled(world.services, "images.dead")) == [
         "invalid_image",
         "invalid_image",
         "message_invalid",
@@ -101,9 +90,9 @@ def test_messages_of_a_deleted_session_are_skipped(world: World, images: Images)
     world.publish(world.found(encoded(photo(1), "JPEG", quality=50)))
     with world.services.database.write() as tx:
         crawls.delete_session(tx, world.account.id, world.session, NOW)
-    images.work(_polled(world.services))
+    images.work(polled(world.services, IMAGES))
     assert world.matches() == []
-    assert _dead(world.services) == []
+    assert polled(world.services, "images.dead") == []
 
 
 def test_stretches_are_near_each_other_in_one_segment(world: World) -> None:
@@ -182,5 +171,33 @@ def test_sightings_of_one_message_are_all_recorded(world: World, images: Images)
     world.register("a.jpg", encoded(photo(1), "JPEG"))
     event = world.found(encoded(photo(1), "JPEG", quality=50), sightings=tuple(Sighting(f"http://site.example/{i}") for i in range(120)))
     world.publish(event)
-    images.work(_polled(world.services))
+    images.work(polled(world.services, IMAGES))
     assert len(world.matches()) == 120
+
+
+def test_every_line_about_a_picture_names_it_and_its_message(world: World, images: Images) -> None:
+    """Request id, topic, partition and offset: one picture can be followed through all processes."""
+    world.register("a.jpg", encoded(photo(1), "JPEG"))
+    datas = [encoded(photo(1), "JPEG", quality=50), b"garbage", b"<svg/>", b"gone"]
+    places = [*world.store(datas[:3]), StoredAt(99, "crawl/1/1/1/99.tar", 0, 10)]
+    world.publish(*(world.found(d, p, request_id=f"r{n}") for n, (d, p) in enumerate(zip(datas, places, strict=True))))
+    messages = {f"r{n}": polled(world.services, IMAGES, hashlib.sha256(data).hexdigest())[0] for n, data in enumerate(datas)}
+    with capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        images.work(polled(world.services, IMAGES))
+    assert {line["request_id"] for line in lines} == set(messages)
+    for line in lines:
+        message = messages[line["request_id"]]
+        assert (line["topic"], line["partition"], line["offset"]) == (IMAGES, message.partition, message.offset)
+        assert line["sha256"] == message.key
+    assert {line["event"] for line in lines} == {"matcher.matched", "matcher.image_failed", "matcher.image_dead"}
+
+
+def test_lines_about_a_search_name_it(world: World, decoders: Decoders) -> None:
+    searches = Searches(world.services, Pipeline(Registry(world.services)), decoders, threading.Event())
+    with capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        searches.answer(_ask(world, encoded(photo(1), "JPEG"), timedelta(hours=1), search="s7", request_id="r7"))
+        searches.answer(_ask(world, b"", timedelta(seconds=-1), search="s7", request_id="r7"))
+    assert [(line["event"], line["search"], line["request_id"], line["topic"], line["offset"]) for line in lines] == [
+        ("matcher.search_answered", "s7", "r7", SEARCHES, 0),
+        ("matcher.search_late", "s7", "r7", SEARCHES, 0),
+    ]

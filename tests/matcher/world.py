@@ -12,7 +12,7 @@ from itertools import count
 from sqlalchemy import select
 
 from core import outbox
-from core.bus import Outgoing
+from core.bus import Message, Outgoing
 from core.events import IMAGES, SEARCHES, ImageFound, Sighting, StoredAt, encode
 from core.models import Account, Match
 from core.repo import accounts, crawls
@@ -90,6 +90,15 @@ class World:
     def matches(self) -> list[Match]:
         with self.services.database.read() as tx:
             return list(tx.scalars(select(Match).order_by(Match.page_url, Match.key_id)))
+
+
+def polled(services: Services, topic: str, key: str | None = None) -> list[Message]:
+    """The topic's messages (of a key), in the order in which they were published."""
+    follower = services.bus.follow(topic, "earliest")
+    try:
+        return sorted((m for m in follower.poll(0.1, 1000) if key in (None, m.key)), key=lambda message: message.offset)
+    finally:
+        follower.close()
 
 
 @contextmanager

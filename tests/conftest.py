@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -95,16 +95,17 @@ def postgres_url(postgres_server: postgres.Cluster, _postgres_reused: str) -> st
 @pytest.fixture
 def distributed(tmp_path: Path, kafka_server: str, postgres_url: str, s3_settings: dict[str, str]) -> Settings:
     """Kafka, S3 and PostgreSQL: topics, prefix and database of the test's own; also for processes that it starts."""
-    return Settings(
-        data=tmp_path / "data",
-        database_url=postgres_url,
-        bus_url=f"kafka://{kafka_server}",
-        topic_prefix=f"{uuid4().hex}.",
-        topic_partitions=4,
-        kafka_options={"session_timeout_ms": 2000, "heartbeat_interval_ms": 500},  # who was killed is missed soon
-        secret_key=uuid4().hex,
+    values: dict[str, Any] = {
+        "data": tmp_path / "data",
+        "database_url": postgres_url,
+        "bus_url": f"kafka://{kafka_server}",
+        "topic_prefix": f"{uuid4().hex}.",
+        "topic_partitions": 4,
+        "kafka_options": {"session_timeout_ms": 2000, "heartbeat_interval_ms": 500},  # who was killed is missed soon
+        "secret_key": uuid4().hex,
         **s3_settings,
-    )
+    }
+    return Settings(**values)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -5,9 +5,6 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test lint bench bench-crawl bench-store bench-matcher lock clean install install-dev
-=======
-.PHONY: demo test lint bench bench-crawl bench-matcher lock clean install install-dev
->>>>>>> 79829dd (make bench-matcher: messages per second of one matcher and of two, with new pictures and with known ones)
 
 install: $(VENV)/.demo
 install-dev: $(VENV)/.dev
@@ -41,15 +38,19 @@ lint: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-crawl bench-store bench-matcher bench-matcher
+bench: bench-crawl bench-store bench-matcher
 
 bench-crawl: install-dev
 	$(BIN)/python -m bench.crawl $(if $(SITE),--site $(SITE)) $(if $(QUICK),--quick)
 
-<<<<<<< HEAD
-bench-store bench-matcher: install-dev
+bench-store: install-dev
 	$(BIN)/python -m tests.servers s3
 	$(BIN)/python -m bench.store $(if $(QUICK),--quick)
+
+bench-matcher: install-dev
+	$(BIN)/python -m tests.servers
+	$(BIN)/python -m bench.matcher $(if $(QUICK),--quick)
+	$(BIN)/python -m bench.matcher --distributed $(if $(QUICK),--quick)
 
 # New locks: hashes, no addresses, the same file for every platform.
 lock: $(BIN)/python

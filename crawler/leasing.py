@@ -137,8 +137,10 @@ class Leasing:
 
     async def close(self) -> None:
         """Gives everything back."""
-        await self._release(self._running.holdings.domains())
-        self._threads.close()
+        try:
+            await self._release(self._running.holdings.domains())
+        finally:
+            self._threads.close()
 
     def _now(self) -> float:
         return self._running.services.clock.monotonic()

@@ -14,6 +14,8 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from core.bus import Outgoing
 from core.errors import Corrupt, FiligraneError, Unavailable
 from core.events import IMAGES, SIGHTINGS_PER_MESSAGE, ImageFound, Sighting, StoredAt, encode
@@ -26,6 +28,8 @@ from crawler.journal import Image, Piece, Record, decode_piece, encode_piece
 
 _SIGHTINGS_BYTES: Final = 500_000
 _SIGHTING_FRAME: Final = 24
+log = structlog.get_logger()
+
 SUFFIX: Final = {"tar": "tar", "warc": "warc.gz", "journal": "journal"}
 
 
@@ -97,9 +101,18 @@ def send(services: Services, session: CrawlSession, closing: Closing, tar_keys: 
     if session.search:
         with services.database.read() as tx:
             version = accounts.by_id(tx, session.account_id).registry_version
-        services.bus.publish(messages(session, session.cycle_count, version, closing.announcements, tar_keys))
+        announce(
+            services, session.id, session.cycle_count, messages(session, session.cycle_count, version, closing.announcements, tar_keys)
+        )
     with services.database.write() as tx:
         crawls.mark_sent(tx, session.id, session.cycle_count, closing.seq, services.clock.now())
+
+
+def announce(services: Services, session_id: int, cycle: int, outgoing: Sequence[Outgoing]) -> None:
+    """Publishes them, and logs each under its request id: with it one picture can be followed through all logs. Raises Unavailable."""
+    services.bus.publish(outgoing)
+    for message in outgoing:
+        log.info("crawler.picture_published", request_id=message.headers["request_id"], sha256=message.key, session=session_id, cycle=cycle)
 
 
 def messages(

@@ -17,7 +17,7 @@ from core.repo import crawls, healing
 from core.repo.healing import MESSAGES_KEPT
 from core.services import Services
 from core.telemetry import counter
-from crawler.publish import PieceUnreadable, messages_of_pieces
+from crawler.publish import PieceUnreadable, announce, messages_of_pieces
 
 PATIENCE: Final = timedelta(seconds=30)
 """How long the worker that stored a piece has for its messages."""
@@ -53,7 +53,7 @@ def resend(services: Services) -> Iterator[int]:
 def _resend(services: Services, session_id: int, cycle: int, seqs: set[int]) -> Iterator[int]:
     for row, outgoing in messages_of_pieces(services, session_id, cycle, seqs):
         try:
-            services.bus.publish(outgoing)
+            announce(services, session_id, cycle, outgoing)
         except InvalidInput as error:
             raise PieceUnreadable(row, error) from error
         with services.database.write() as tx:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from core.errors import AddressRefused
 from core.netguard import Netguard
 from crawler.download import HttpClient, request_head
-from crawler.exchange import MAX_HEAD, MAX_MEMBERS, Answer, DownloadError, Exchange
+from crawler.exchange import MAX_HEAD, MAX_MEMBERS, Answer, DownloadError, Exchange, NotSent
 
 LIMIT = 1000
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: Text/HTML; charset=utf-8\r\n"
@@ -255,6 +255,29 @@ async def answer_to(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
 
 def small(body: bytes) -> bytes:
     return OK + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def test_what_may_not_be_sent_any_more_is_not_sent_however_late_that_turns_out() -> None:
+    """Asked when the connection stands, also on one that was kept; nothing of the request arrives."""
+
+    async def run() -> None:
+        arrived: list[bytes] = []
+
+        async def serve(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                arrived.append(await answer_to(reader, writer, small(b"x")))
+
+        async with served(serve) as (url, client, connections):
+            with pytest.raises(NotSent):
+                await client.fetch(url, guard=lambda: not connections)  # no connection yet: true until one is made
+            assert (len(connections), arrived) == (1, [])
+            await client.fetch(url, guard=lambda: True)
+            with pytest.raises(NotSent):
+                await client.fetch(url, guard=lambda: False)
+            assert (await client.fetch(url)).body == b"x"
+            assert len(arrived) == 2
+
+    asyncio.run(run())
 
 
 def test_connections_are_kept_and_exchanges_are_whole() -> None:

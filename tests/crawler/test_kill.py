@@ -22,7 +22,7 @@ from core.models import Segment
 from core.services import Services
 from crawler.politeness import AT_ONCE
 from tests.crawler.crawling import add_session, batches, pictures, rows, running, session_of, wait_for, wait_until
-from tests.site import Reply, Site
+from tests.site import Reply, Route, Site
 
 PAGES, IMAGES_PER_PAGE = 40, 3
 WORKER = """
@@ -73,12 +73,12 @@ def noise(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def site_of_noise() -> dict[str, Reply]:
+def site_of_noise(pages: int = PAGES) -> dict[str, Route]:
     """Pages in a tree; each shows three pictures of its own and one that all share."""
-    routes = {"/shared.jpg": Reply(noise(10**6), content_type="image/jpeg", wait=0.005)}
-    for number in range(PAGES):
+    routes: dict[str, Route] = {"/shared.jpg": Reply(noise(10**6), content_type="image/jpeg", wait=0.005)}
+    for number in range(pages):
         names = [f"/{number}-{image}.jpg" for image in range(IMAGES_PER_PAGE)]
-        links = "".join(f'<a href="/{child}">on</a>' for child in range(3 * number + 1, min(3 * number + 4, PAGES)))
+        links = "".join(f'<a href="/{child}">on</a>' for child in range(3 * number + 1, min(3 * number + 4, pages)))
         shown = "".join(f'<img src="{name}">' for name in [*names, "/shared.jpg"])
         routes[f"/{number or ''}"] = Reply(f"<!doctype html>{shown}{links}".encode(), wait=0.005)
         for image, name in enumerate(names):
@@ -115,23 +115,23 @@ def crawl_with_kills(services: Services, site: Site, moments: list[int], *, name
     return session.id
 
 
-def assert_whole(services: Services, site: Site, session_id: int) -> None:
+def assert_whole(services: Services, site: Site, session_id: int, pages: int = PAGES) -> None:
     """Every page and picture of the site has its one row, member and message."""
     session = session_of(services, session_id)
     assert (session.state, session.cycle_count) == ("done", 1)
     (batch,) = batches(services, session)
-    pages = Counter(row["url"].removeprefix(site.url) for row in rows(services, batch, "pages.log"))
+    logged = Counter(row["url"].removeprefix(site.url) for row in rows(services, batch, "pages.log"))
     expected = {path for path, reply in site.routes.items() if isinstance(reply, Reply) and reply.content_type.startswith("text/html")}
-    assert pages.keys() - {"/robots.txt"} == expected
-    assert all(count == 1 for path, count in pages.items() if path != "/robots.txt")
+    assert logged.keys() - {"/robots.txt"} == expected
+    assert all(count == 1 for path, count in logged.items() if path != "/robots.txt")
     images = Counter(
         (row["url"].removeprefix(site.url), row["page_url"].removeprefix(site.url)) for row in rows(services, batch, "images.log")
     )
-    shown = {(f"/{n}-{i}.jpg", f"/{n or ''}") for n in range(PAGES) for i in range(IMAGES_PER_PAGE)}
-    shown |= {("/shared.jpg", f"/{n or ''}") for n in range(PAGES)}
+    shown = {(f"/{n}-{i}.jpg", f"/{n or ''}") for n in range(pages) for i in range(IMAGES_PER_PAGE)}
+    shown |= {("/shared.jpg", f"/{n or ''}") for n in range(pages)}
     assert images == Counter(shown)
     kept = pictures(services, batch)
-    assert len(kept) == PAGES * IMAGES_PER_PAGE + 1
+    assert len(kept) == pages * IMAGES_PER_PAGE + 1
     assert all(name == f"{hashlib.sha256(data).hexdigest()}.jpg" for name, data in kept.items())
     assert sightings_published(services) == shown_on(site, shown)
 

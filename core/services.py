@@ -44,17 +44,16 @@ class Services:
             InvalidInput: a setting is wrong.
             Unavailable: a part does not answer; `database_restored`.
         """
-        settings = settings or load()
+        settings, clock = settings or load(), clock or SystemClock()
         _make_folder(settings.data)
         with ExitStack() as opened:
             database = open_database(settings)
             opened.callback(database.close)
             database.migrate()
             store = open_store(settings)
-            services = cls(settings, database, store, open_bus(settings), clock or SystemClock())
-            opened.callback(services.bus.close)
             if not restored:
-                highwater.check(database, store, services.clock.now())
+                highwater.check(database, store, clock.now())
+            services = cls(settings, database, store, open_bus(settings), clock)
             opened.pop_all()
         return services
 

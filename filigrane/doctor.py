@@ -69,6 +69,7 @@ class Patient:
     database: Database | None = None
     """Only where its schema is this program's."""
     store: ObjectStore | None = None
+    """Only where it works."""
     bus: Bus | None = None
     opened: list[Callable[[], None]] = field(default_factory=list)
 
@@ -183,7 +184,7 @@ def _clock(whose: str, seconds: float) -> Finding:
 
 
 def _store(patient: Patient) -> Iterator[Finding]:
-    store = patient.store = open_store(patient.settings)
+    store = open_store(patient.settings)
     name = f"{PREFIX}{secrets.token_hex(8)}"
     keys = [f"{name}/a", f"{name}/b", f"{name}/joined"]
     try:
@@ -204,6 +205,7 @@ def _store(patient: Patient) -> Iterator[Finding]:
     if wrong:
         yield Finding("object store", "failed", f"answers, and wrongly: {wrong}", "use another server; this one loses or changes objects")
         return
+    patient.store = store
     yield Finding("object store", "ok", f"put ({1000 * took:.0f} ms), join, get, range, list, url and delete work")
     yield _clock("object store's", max(0.0, abs(info.modified.timestamp() - now) - took - 1.0))  # dates are in whole seconds
 

@@ -18,6 +18,7 @@ from core.repo.media import PictureDraft
 from core.services import Services
 from core.settings import Settings
 from scheduler.jobs import note_highwater
+from tests.servers.postgres import Cluster
 
 DOMAIN = "example.org"
 
@@ -154,6 +155,28 @@ def test_a_cycle_that_lost_nothing_goes_on(settings: Settings) -> None:
     with Services.open(settings, restored=True) as services:
         assert reconcile(services).sessions == 0
         assert begin(services, one.id)[1] == cycle
+
+
+def test_postgresql_is_watched_and_reconciled_too(tmp_path: Path, postgres_server: Cluster, postgres_template: str) -> None:
+    with postgres_server.database(postgres_template) as before, postgres_server.database(postgres_template) as restored:
+        data, key = tmp_path / "data", "0123456789abcdef"
+        with Services.open(Settings(data=data, database_url=before, secret_key=key)) as services:
+            lost = [session(services, f"{name}.example.org") for name in "abc"]
+            held, cycle = begin(services, lost[0].id, "a.example.org")
+            services.store.put(f"crawl/{lost[0].id}/{cycle}/{held.epoch}/000000.tar", b"a segment whose row is lost")
+            note(services)
+        settings = Settings(data=data, database_url=restored, secret_key=key)
+        with pytest.raises(Unavailable) as caught:
+            Services.open(settings)
+        assert caught.value.code == "database_restored"
+        with Services.open(settings, restored=True) as services:
+            kept = session(services, "a.example.org")
+            assert kept.id == lost[0].id
+            assert reconcile(services).sessions == 1
+        with Services.open(settings) as services:
+            assert session(services, "d.example.org").id > lost[-1].id + MARGIN
+            again, anew = begin(services, kept.id, "a.example.org")
+            assert (again.epoch > held.epoch, anew) == (True, cycle + 1)
 
 
 def test_what_cannot_be_read_is_no_reason_to_go_on(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from core import highwater
 from core.monitor import monitoring
 from core.services import Services
-from core.settings import Settings
+from core.settings import PREFIX, Settings
 from filigrane import cli
 from filigrane.doctor import CHECKS, Finding, Patient, _bounded, exit_code
 
@@ -105,6 +106,28 @@ def test_a_restored_database_is_found_and_accepted(data: Path, capsys: pytest.Ca
     assert cli.main(["doctor", "--data", str(data), "--accept-restored"]) == 0
     assert json.loads(capsys.readouterr().out)["tables"] == 1
     assert by_state(findings(data, capsys)[1], "failed") == []
+
+
+def test_real_servers_are_looked_at(
+    tmp_path: Path,
+    kafka_server: str,
+    s3_settings: dict[str, str],
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = {"bus_url": f"kafka://{kafka_server}", "database_url": postgres_url, "secret_key": "0123456789abcdef", **s3_settings}
+    settings["topic_prefix"] = f"{uuid.uuid4().hex}."
+    for name, value in settings.items():
+        monkeypatch.setenv(PREFIX + name.upper(), value)
+    code, found = findings(tmp_path / "data", capsys)
+    assert by_state(found, "failed") == []
+    assert "postgresql answers" in [finding.said for finding in found]
+    assert "fsync is off" in " ".join(finding.said for finding in found if finding.state == "warning") or code == 0
+    monkeypatch.setenv("FILIGRANE_STORE_URL", "s3://no-such-bucket-here/x")
+    code, found = findings(tmp_path / "data", capsys)
+    assert (code, by_state(found, "failed")) == (2, ["object store"])
+    assert settings["secret_key"] not in repr(found)
 
 
 def test_quick_asks_the_role_on_this_machine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
+from api_shim.announcing import Announcer
 from api_shim.answers import Answers
 from api_shim.auth import Attempts
+from core import outbox
 from core.health import Health, checks_of
 from core.netguard import Netguard
 from core.services import Services
@@ -21,6 +24,7 @@ class ApiState:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.answers = Answers(services)
+        self.announcer = Announcer(partial(outbox.drain, services))
         self.attempts = Attempts(services.clock)
         self.health = Health(checks_of(services))
         self.netguard = Netguard(services.settings.allow_networks)
@@ -32,4 +36,5 @@ class ApiState:
 
     def close(self) -> None:
         self.answers.close()
+        self.announcer.close()
         self._decoders.close()

@@ -14,7 +14,7 @@ from api_shim.endpoint import Answer, Call
 from api_shim.errors import InvalidFields
 from api_shim.filters import within
 from api_shim.pagination import Order
-from core import outbox, urls
+from core import urls
 from core.errors import Forbidden, NotBuilt
 from core.models import Batch, CrawlSession
 from core.netguard import Netguard
@@ -81,7 +81,7 @@ def create_session(call: Call) -> Answer:
         return present.session(row, call.links)
 
     shown = call.database.transact(create)
-    outbox.drain(call.services)
+    call.state.announcer.announce()
     return Answer(shown, 201, {"Location": shown.url})
 
 
@@ -112,14 +112,14 @@ def change_session(call: Call) -> Answer:
         return present.session(row, call.links)
 
     shown = call.database.transact(change)
-    outbox.drain(call.services)
+    call.state.announcer.announce()
     return Answer(shown)
 
 
 def delete_session(call: Call) -> Answer:
     session_id = call.number("session_id")
     call.database.transact(lambda tx: crawls.delete_session(tx, call.account.id, session_id, call.clock.now()))
-    outbox.drain(call.services)
+    call.state.announcer.announce()
     return Answer(status=204)
 
 

@@ -17,7 +17,7 @@ from api_shim.pagination import Order
 from api_shim.present import Presenter
 from api_shim.routes.matches import page_of_web_matches
 from api_shim.schemas import stamp
-from core import imageinfo, outbox
+from core import imageinfo
 from core.errors import Conflict, InvalidInput, NotBuilt, NotFound, UnsupportedMedia
 from core.models import Media
 from core.repo import media
@@ -88,7 +88,7 @@ def put(call: Call) -> Answer:
 def delete(call: Call) -> Answer:
     path = media_path(call.request)
     keys = call.database.transact(lambda tx: media.delete(tx, call.account.id, path, call.clock.now()))
-    outbox.drain(call.services)
+    call.state.announcer.announce()
     call.services.store.delete(keys)
     return Answer(status=204)
 
@@ -147,7 +147,7 @@ def _put_picture(call: Call, path: str, data: bytes, exclusive: bool | None) -> 
         raise NotBuilt("registering videos is documented and not built yet")
     prepared = call.state.prepare(data)
     registered = registrar.register(call.services, call.account.id, path, prepared, disk_usage=len(data), exclusive=exclusive)
-    outbox.drain(call.services)
+    call.state.announcer.announce()
     with call.database.read() as tx:
         node = tx.get(Media, registered.media_id)
         if node is None:

@@ -48,3 +48,6 @@ class ObjectStore(Protocol):
 
     def sweep(self, before: datetime) -> int:
         """Removes what writers that died left of objects that never showed, if they began before that moment. Returns how many."""
+
+    def close(self) -> None:
+        """Gives back what is open. Nothing is asked of the store afterwards."""

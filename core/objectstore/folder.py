@@ -135,6 +135,9 @@ class FolderStore:
                         count += 1
         return count
 
+    def close(self) -> None:
+        """Nothing stays open."""
+
     def _signature(self, key: str, expires: str, filename: str | None) -> str:
         message = json.dumps(["objects", key, expires, filename or ""]).encode()
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()

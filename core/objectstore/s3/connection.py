@@ -100,6 +100,12 @@ class Connection:
                 self._client = self._made()
             return self._client
 
+    def close(self) -> None:
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
     def _forget(self, client: S3Client) -> None:
         """The next call reads the credentials anew: whoever changes the keys need not start the processes again."""
         with self._lock:

@@ -127,9 +127,13 @@ def _opened(connection: Connection, stored: Stored, start: int, end: int) -> Any
     def action(s3: S3Client) -> Any:
         span = f"bytes={start}-{end - 1}"
         answer = s3.get_object(Bucket=connection.bucket, Key=stored.name, Range=span, IfMatch=f'"{stored.etag}"')
-        if bare(answer["ETag"]) != stored.etag:
-            raise Corrupt(f"{stored.name}: another object came than the one that was asked for")
-        _check_start(stored.name, answer, start)
+        try:
+            _check_start(stored.name, answer, start)
+            if bare(answer["ETag"]) != stored.etag:
+                raise Corrupt(f"{stored.name}: another object came than the one that was asked for")
+        except Corrupt:
+            answer["Body"].close()
+            raise
         return answer["Body"]
 
     return connection.call(action, stored.name)

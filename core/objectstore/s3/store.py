@@ -99,6 +99,9 @@ class S3Store:
             self._abort(name, upload_id)
         return len(stale)
 
+    def close(self) -> None:
+        self._connection.close()
+
     def _name(self, key: str) -> str:
         """The key with the store's prefix. Raises InvalidInput."""
         return check_key(self._prefix + check_key(key))

@@ -59,6 +59,7 @@ class Services:
 
     def close(self) -> None:
         self.bus.close()
+        self.store.close()
         self.database.close()
 
     def __enter__(self) -> Self:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ObjectMissing, Unavailable
+from core.errors import InvalidInput, ObjectMissing, Unavailable
 from core.objectstore.s3 import S3Store, connection
 from tests.conftest import needed
 from tests.servers import s3
@@ -210,6 +210,14 @@ def test_credentials_that_are_changed(server: s3.Versitygw, tmp_path: Path, monk
 
 def _write_credentials(file: Path, secret_key: str) -> None:
     file.write_text(f"[default]\naws_access_key_id = {s3.S3Server.access_key}\naws_secret_access_key = {secret_key}\n")
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:9000", "nonsense"])
+def test_an_endpoint_that_is_no_address(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "anything")
+    with pytest.raises(InvalidInput, match="FILIGRANE_S3_ENDPOINT_URL"):
+        S3Store("bucket", endpoint_url=endpoint).get("a")
 
 
 def test_no_credentials_at_all(server: s3.Versitygw, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -111,8 +111,9 @@ def _resumed(connection: Connection, stored: Stored, start: int, end: int) -> It
     """Goes on where a body was cut; patience begins anew with each piece that came."""
     tries = connection.tries(stored.name)
     while start < end:
+        body = _opened(connection, stored, start, end)
         try:
-            with closing(_opened(connection, stored, start, end)) as body:
+            with closing(body):
                 while start < end and (piece := body.read(PIECE)):
                     start += len(piece)
                     tries = connection.tries(stored.name)

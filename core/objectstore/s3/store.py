@@ -47,8 +47,10 @@ class S3Store:
         self._connection = Connection(bucket, endpoint_url)
 
     def put(self, key: str, data: bytes | Path) -> ObjectInfo:
-        put = writing.put_file if isinstance(data, Path) else writing.put_bytes
-        return self._info(put(self._connection, self._name(key), data))  # type: ignore[arg-type]
+        name = self._name(key)
+        if isinstance(data, Path):
+            return self._info(writing.put_file(self._connection, name, data))
+        return self._info(writing.put_bytes(self._connection, name, data))
 
     def get(self, key: str) -> bytes:
         return read(self._connection, self._name(key))

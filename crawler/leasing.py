@@ -42,6 +42,9 @@ class Leasing:
         holdings = self._running.holdings
         before = holdings.held(domain)
         held = await self._threads.run(partial(holdings.acquire, domain, delay=delay, pictures=pictures))
+        for cycle in self._running.of_domain(domain):
+            if held is None or cycle.held.epoch != held.epoch:  # somebody else had it meanwhile
+                self._running.lose(cycle, "lease lost")
         if held is None:
             self._refused_until[domain] = self._now() + REFUSED_FOR
             return None

@@ -103,11 +103,12 @@ class Dispatcher:
             if self._queued.get(domain) != at:  # it was woken earlier than that
                 continue
             del self._queued[domain]
-            if not self._leases.may(domain, self.delay(domain)):
+            delay = self.delay(domain)
+            if not self._leases.may(domain, delay):
                 self.wanted.add(domain)
                 continue
             try:
-                if picked := self._pick(domain, now):
+                if picked := self._pick(domain, delay, now):
                     return picked
             except Unavailable as error:  # what is skipped could not be written down
                 log.error("crawler.disk", code=error.code, details=error.details)
@@ -116,9 +117,9 @@ class Dispatcher:
                 return None
         return None
 
-    def _pick(self, domain: str, now: float) -> tuple[Cycle, Task] | None:
+    def _pick(self, domain: str, delay: float, now: float) -> tuple[Cycle, Task] | None:
         clock = self._politeness.clock(domain)
-        allowed = clock.allowed_at(now, self.delay(domain))
+        allowed = clock.allowed_at(now, delay)
         if allowed is None:
             return None
         if allowed > now:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
@@ -9,9 +10,14 @@ import random
 import signal
 import subprocess
 import sys
+import tarfile
+import threading
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import pytest
@@ -167,20 +173,93 @@ def test_three_kills_on_one_disk(services: Services, seed: int, seconds: str) ->
     assert sum(count - 1 for count in asked.values()) <= len(moments) * AT_ONCE
 
 
+class Reader:
+    """Reads every artifact that is there under its final key, again and again: each is whole whenever it is seen."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.read = 0
+        self.torn: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            for found in self._services.store.list("batches/"):
+                self._look(found.key)
+
+    def _look(self, key: str) -> None:
+        data = self._services.store.get(key)
+        self.read += 1
+        try:
+            if key.endswith(".gz"):
+                gzip.decompress(data)
+            else:
+                with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+                    tar.getmembers()
+                assert data.endswith(bytes(1024))
+        except Exception as error:
+            self.torn.append(f"{key}: {error!r}")
+
+
 @pytest.mark.parametrize("steps", [(5, 6, 11, 14), (4, 8, 19)])
 def test_kills_between_objects_and_rows_and_at_the_end_of_the_cycle(services: Services, steps: tuple[int, ...]) -> None:
-    """Whatever a worker was about to make durable, the next one makes it, once."""
-    with Site(site_of_noise()) as site:
+    """Whatever a worker was about to make durable, the next one makes it, once; nobody ever reads a torn artifact."""
+    with Site(site_of_noise()) as site, Reader(services) as reader:
         session = add_session(services, f"{site.url}/")
         for step in steps:
             assert start_worker(services, segment_seconds="10", dies_at=step).wait(60) == -signal.SIGKILL
         with running(services):
             wait_for(services, session)
         asked = Counter(site.paths())
+        wait_until(lambda: reader.read > 0)
+    assert reader.torn == []
     heal(services)
     assert_whole(services, site, session.id)
     assert sum(count - 1 for count in asked.values()) <= len(steps) * AT_ONCE
     assert {path.name for path in (services.settings.data / "crawler" / "local").iterdir()} == {"lock", "holder"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1000, 1040))
+def test_a_hundred_kills_on_one_disk(services: Services, seed: int) -> None:
+    """Three in each crawl, 120 in all; each time the crawl goes on within half a minute."""
+    chance = random.Random(seed)
+    moments = [chance.randint(3, 45) for _ in range(3)]
+    with Site(site_of_noise()) as site:
+        began = time.monotonic()
+        session_id = crawl_with_kills(services, site, moments, names=["local"] * 4, segment_seconds=chance.choice(["0.3", "1.5", "10"]))
+        asked = Counter(site.paths())
+        gaps = [later.at - earlier.at for earlier, later in pairwise(site.asked)]
+    heal(services)
+    assert_whole(services, site, session_id)
+    assert sum(count - 1 for count in asked.values()) <= len(moments) * AT_ONCE
+    assert max(gaps) < 30.0
+    assert time.monotonic() - began < 120.0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("step", range(1, 41))
+def test_a_kill_before_each_durable_step(services: Services, step: int) -> None:
+    with Site(site_of_noise(8)) as site, Reader(services) as reader:
+        session = add_session(services, f"{site.url}/")
+        process = start_worker(services, segment_seconds="1", dies_at=step)
+        wait_until(lambda: process.poll() is not None or session_of(services, session.id).state == "done")  # a late step may never come
+        process.kill()
+        process.wait()
+        with running(services):
+            wait_for(services, session)
+    assert reader.torn == []
+    heal(services)
+    assert_whole(services, site, session.id, 8)
 
 
 def test_another_machine_goes_on_from_what_is_stored(services: Services) -> None:

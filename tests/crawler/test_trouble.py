@@ -182,6 +182,24 @@ def test_what_an_old_cycle_hears_late_does_not_touch_the_new_one(services: Servi
     assert not new.lost
 
 
+@pytest.mark.parametrize("lasts", [True, False])
+def test_a_domain_that_somebody_else_had_meanwhile_loses_its_cycles(services: Services, worker: Worker, lasts: bool) -> None:
+    """Whether they still have it or not: the cycle's epoch is over."""
+    session = add_session(services, "http://127.0.0.1:9/")
+    together(worker._look())
+    cycle = worker._running.cycles[session.id]
+    with services.database.write() as tx:
+        lease = tx.get_one(Lease, session.domain)
+        lease.holder, lease.epoch = "other", lease.epoch + 1
+        if not lasts:
+            lease.expires = services.clock.now()
+    worker._running.dispatcher.wanted.add(session.domain)
+    together(worker._leasing.want())
+    assert cycle.lost
+    assert not worker._running.cycles
+    assert (session.domain in worker._running.holdings.domains()) is not lasts
+
+
 def test_a_host_whose_cycle_is_gone_is_wanted_no_more(services: Services, worker: Worker) -> None:
     worker._running.dispatcher.wanted.add("gone.example")
     together(worker._leasing.want())
@@ -395,7 +413,7 @@ def test_each_record_of_the_warc_has_its_row_and_each_member_of_the_tar(services
         "/": page("/long", "/pdf", "/slow", "/moved", "/photo", "/missing", images=("/1.jpg", "/also-1.jpg", "/moved.jpg", "/no.jpg")),
         "/long": Reply(b"<p>" + b"x" * (9 << 20)),
         "/pdf": Reply(b"%PDF-1.7", content_type="application/pdf"),
-        "/slow": Reply(b"late", wait=3.0),
+        "/slow": Reply(b"late", wait=6.0),
         "/moved": Reply(b"", 301, headers={"Location": "/there"}),
         "/there": page(),
         "/photo": picture(60),
@@ -405,7 +423,7 @@ def test_each_record_of_the_warc_has_its_row_and_each_member_of_the_tar(services
         "/no.jpg": Reply(b"<html>", content_type="text/html"),
     }
     with Site(routes) as site:
-        session = crawl(services, f"{site.url}/", download_timeout=1.0)
+        session = crawl(services, f"{site.url}/", download_timeout=2.5)
         asked = Counter(one.path for one in site.asked)
     (batch,) = batches(services, session)
     logged = rows(services, batch, "pages.log")

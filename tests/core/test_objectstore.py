@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -68,6 +68,14 @@ def test_stale_temporary_files_are_swept_when_opened(store: FolderStore, tmp_pat
     opened(tmp_path / "store")
     assert fresh.exists()
     assert not stale.exists()
+
+
+def test_sweeping_takes_what_is_older(store: FolderStore, tmp_path: Path) -> None:
+    for name, age in (("old", 100), ("young", 0)):
+        (tmp_path / "store/incoming" / name).write_bytes(b"half of someth")
+        os.utime(tmp_path / "store/incoming" / name, (time.time() - age, time.time() - age))
+    assert store.sweep(datetime.now(UTC) - timedelta(seconds=50)) == 1
+    assert [path.name for path in files(tmp_path)] == ["young"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "store_full"), (errno.EDQUOT, "store_full"), (errno.EIO, "store_unavailable")])

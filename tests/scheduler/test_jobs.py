@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -166,6 +167,16 @@ def test_nothing_that_is_needed_is_ever_swept(services: Services, manual: Manual
 def sweep_all(services: Services) -> None:
     for job in (sweep.segments, sweep.statics, sweep.deleted_sessions, sweep.orphans, sweep.bus):
         list(job(services))
+
+
+def test_what_a_dead_writer_left_in_the_store_goes_after_a_day(services: Services, manual: ManualClock) -> None:
+    left = services.settings.data / "objects/incoming/half"
+    left.write_bytes(b"half of someth")
+    os.utime(left, (manual.now().timestamp(),) * 2)
+    assert list(sweep.store(services)) == [0]
+    manual.advance(DAY + 60)
+    assert list(sweep.store(services)) == [1]
+    assert not left.exists()
 
 
 def test_objects_without_a_row_go_after_a_day(services: Services, manual: ManualClock) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from core.errors import Corrupt
+from core.errors import Corrupt, Unavailable
 from core.objectstore.s3.connection import Connection
 from core.objectstore.s3.reading import Stored, bare, look, pieces
 from core.objectstore.s3.upload import LEAST, PART, Upload, encoded, part_size, prove
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SINGLE: Final = 16 << 20
 """The largest object that is put in one call."""
 _TRIES: Final = 3
+_ANEW: Final = frozenset({"upload_gone"})
+"""What only another upload can help: SeaweedFS says so of one whose parts it does not hold, any server after its own sweep."""
 
 
 def put_bytes(connection: Connection, name: str, data: bytes) -> Stored:
@@ -127,11 +129,13 @@ def _verified(connection: Connection, name: str, length: int, sha256: str | None
         Corrupt: after three tries it still is not what was meant; nothing of ours is left under the name.
         Unavailable.
     """
-    trouble = Corrupt(f"{name}: what the server shows is not what was put", code="length_mismatch")
+    trouble: Unavailable = Corrupt(f"{name}: what the server shows is not what was put", code="length_mismatch")
     for tries in range(_TRIES):
         try:
             etag = write(tries)
-        except Corrupt as error:
+        except Unavailable as error:
+            if error.code not in _ANEW and not isinstance(error, Corrupt):
+                raise
             trouble = error
             continue
         stored = look(connection, name)

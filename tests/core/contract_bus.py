@@ -89,6 +89,10 @@ class BusContract:
         yield bus
         bus.close()
 
+    def drop(self, bus: Bus, topic: str) -> None:
+        """Drops all messages that are in the topic, as retention would."""
+        raise NotImplementedError
+
     def test_message_arrives_as_it_was_published(self, bus: Bus) -> None:
         bus.publish([Outgoing("images", "kéy", bytes(range(256)), {"request_id": "r\n1"})])
         consumer = bus.consume("images", "g")
@@ -237,6 +241,35 @@ class BusContract:
             "source": f"images/{message.partition}/{message.offset}",
         }
         assert letter.headers == headers
+
+    def test_a_group_that_comes_after_messages_were_dropped_is_told(self, bus: Bus) -> None:
+        bus.publish(numbered("images", 20))
+        self.drop(bus, "images")
+        bus.publish(numbered("images", 21)[20:])
+        late = bus.consume("images", "g")
+        messages = drain(late, 1)
+        assert numbers(messages) == [20]
+        assert (late.missed(), late.missed()) == (True, False), "told once"
+        late.commit(messages)
+        late.close()
+
+    def test_what_was_committed_is_not_missed(self, bus: Bus) -> None:
+        first = bus.consume("images", "g")
+        bus.publish(numbered("images", 20))
+        first.commit(drain(first, 20))
+        first.close()
+        self.drop(bus, "images")
+        bus.publish(numbered("images", 21)[20:])
+        second = bus.consume("images", "g")
+        assert numbers(drain(second, 1)) == [20]
+        assert not first.missed()
+        assert not second.missed()
+        second.close()
+
+    def test_all_processes_see_the_same_identity(self, bus: Bus, opener: Opener) -> None:
+        other = opener()
+        assert bus.identity("images") == other.identity("images") != bus.identity("searches")
+        other.close()
 
     def test_concurrent_publishers_lose_nothing(self, bus: Bus) -> None:
         def publish(name: int) -> None:

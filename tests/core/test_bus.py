@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.bus import MAX_MESSAGE_BYTES, MessageTooLarge, Outgoing
+from core.bus import MAX_MESSAGE_BYTES, Bus, MessageTooLarge, Outgoing
 from core.bus.embedded import EmbeddedBus, partition_of
 from core.bus.members import EmbeddedConsumer, share
 from core.bus.sqlite import VERSION
@@ -33,6 +33,10 @@ class TestEmbeddedBus(BusContract):
     @pytest.fixture
     def opener(self, tmp_path: Path) -> Opener:
         return EmbeddedOpener(tmp_path / "bus.sqlite")
+
+    def drop(self, bus: Bus, topic: str) -> None:
+        assert isinstance(bus, EmbeddedBus)
+        bus.trim(topic, datetime.now(UTC) + timedelta(hours=1))
 
 
 @pytest.fixture
@@ -159,6 +163,18 @@ def test_damaged_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "bus").write_bytes(b"no database at all, but long enough to look like one" * 100)
     with pytest.raises(Corrupt):
         EmbeddedBus(tmp_path / "bus")
+
+
+def test_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
+    EmbeddedBus(tmp_path / "bus").publish(numbered("images", 5))
+    raw = sqlite3.connect(tmp_path / "bus")
+    raw.executescript("DROP TABLE identity; DROP TABLE trimmed; PRAGMA user_version = 1")
+    raw.close()
+    bus, other = EmbeddedBus(tmp_path / "bus"), EmbeddedBus(tmp_path / "bus")
+    assert bus.identity("images") == other.identity("images")
+    assert bus.lag("images", "g") == 5
+    bus.close()
+    other.close()
 
 
 def test_newer_file_is_refused(tmp_path: Path) -> None:

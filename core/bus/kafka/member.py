@@ -227,7 +227,8 @@ class KafkaConsumer(Reader):
         client = self._joined()
         client.pause(*client.assignment())
         self._ready.extend(self._turn(client, 0.0, 1))
-        if self._client is client:
+        remade = self._client is not client
+        if not remade:
             client.resume(*client.paused())
 
     def _note_fenced(self, partition: int) -> None:

@@ -6,10 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import kafka
@@ -64,25 +62,8 @@ _DENIED: Final = (AuthorizationError, SaslAuthenticationFailedError, Unsupported
 _abandoned: Final[list[Any]] = []
 """Clients that came over a fork: closing one would speak on its parent's connections, and so would its finalizer."""
 
-
-class _Reasons(logging.Handler):
-    """Why connections failed lately: kafka-python writes it to its log, and raises no more than that the time is over."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.latest: deque[BaseException] = deque(maxlen=20)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.latest.extend(arg for arg in record.args or () if isinstance(arg, BaseException))
-
-
 # It tells of each attempt to reach a broker that is away, at ERROR, some a second and client. What matters reaches our callers as an error.
 logging.getLogger("kafka").setLevel(logging.CRITICAL)
-_reasons: Final = _Reasons()
-_network_log: Final = logging.getLogger("kafka.net.manager")
-_network_log.setLevel(logging.WARNING)
-_network_log.propagate = False
-_network_log.addHandler(_reasons)
 
 
 class Clients:
@@ -166,21 +147,11 @@ class Clients:
         config = {name: value for name, value in self._config.items() if name in kind.DEFAULT_CONFIG}
         try:
             with translated("connecting"):
-                return _started(partial(kind, **config, **more, kafka_client=network))
+                return kind(**config, **more, kafka_client=network)
         except BaseException:
             for made in networks:
                 made.close()
             raise
-
-
-def _started(start: Callable[[], T]) -> T:
-    """What `start` gives. A client that was not let in says only that the time is over: then the reason is raised."""
-    _reasons.latest.clear()
-    try:
-        return start()
-    except KafkaTimeoutError as error:
-        denied = [reason for reason in _reasons.latest if isinstance(reason, _DENIED)]
-        raise (denied or [error])[-1] from error
 
 
 def _close_producer(producer: KafkaProducer, seconds: float) -> None:
@@ -217,4 +188,5 @@ def translated(doing: str) -> Iterator[None]:
         raise Unavailable(f"{doing}: {type(error).__name__}; {_HINT}", code="bus_unavailable") from error
 
 
+# A broker that does not let us in hangs up, and kafka-python 3.0.12 most often overlooks the reason that came with it.
 _HINT: Final = "no Kafka broker answers in time; check FILIGRANE_BUS_URL, TLS and SASL in FILIGRANE_KAFKA_OPTIONS, and the brokers"

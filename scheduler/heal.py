@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 from sqlalchemy.orm import Session
 
+from core.bus import Outgoing
 from core.errors import FiligraneError, InvalidInput
 from core.events import IMAGES, MEDIA
 from core.models import Segment
@@ -22,6 +23,10 @@ from crawler.publish import PieceUnreadable, announce, messages_of_pieces
 PATIENCE: Final = timedelta(seconds=30)
 """How long the worker that stored a piece has for its messages."""
 _PIECES: Final = 1000
+_AT_ONCE: Final = 50
+_MESSAGES: Final = 1000
+"""Pieces, and messages, that are published together."""
+_Built = tuple[Segment, list[Outgoing]]
 
 log = structlog.get_logger()
 healed_total = counter(
@@ -30,16 +35,14 @@ healed_total = counter(
 
 
 def resend(services: Services) -> Iterator[int]:
-    """Yields 1 per piece sent. A cycle's pieces are sent in order, in one pass over its journal; one that is in trouble holds up no other
-    cycle, and its own until it is given up."""
+    """Yields how many pieces were sent. A cycle's are sent in order, in one pass over its journal; one that is in trouble holds up no
+    other cycle, and its own until it is given up."""
+    before = services.clock.now() - PATIENCE
     with services.database.read() as tx:
-        rows = crawls.unsent(tx, services.clock.now() - PATIENCE, _PIECES)
-    cycles: dict[tuple[int, int], set[int]] = {}
-    for row in rows:
-        cycles.setdefault((row.session_id, row.cycle), set()).add(row.seq)
-    for (session_id, cycle), seqs in cycles.items():
+        rows = crawls.unsent(tx, before, _PIECES)
+    for session_id, cycle in dict.fromkeys((row.session_id, row.cycle) for row in rows):
         try:
-            yield from _resend(services, session_id, cycle, seqs)
+            yield from _resend(services, session_id, cycle, before)
         except PieceUnreadable as error:
             _note(services, error.row, error.details)
         except FiligraneError as error:
@@ -50,16 +53,43 @@ def resend(services: Services) -> Iterator[int]:
             log.exception("scheduler.heal_failed", session=session_id, cycle=cycle)
 
 
-def _resend(services: Services, session_id: int, cycle: int, seqs: set[int]) -> Iterator[int]:
-    for row, outgoing in messages_of_pieces(services, session_id, cycle, seqs):
-        try:
-            announce(services, session_id, cycle, outgoing)
-        except InvalidInput as error:
-            raise PieceUnreadable(row, error) from error
-        with services.database.write() as tx:
-            crawls.mark_sent(tx, session_id, cycle, row.seq, services.clock.now())
-        healed_total.labels("sent").inc()
-        yield 1
+def _resend(services: Services, session_id: int, cycle: int, before: datetime) -> Iterator[int]:
+    """All of the cycle's, some at a time. Raises PieceUnreadable, after those before it were sent."""
+    with services.database.read() as tx:
+        rows = crawls.segments_of(tx, session_id, cycle, "journal")
+    seqs = {row.seq for row in rows if row.sent is None and row.given_up is None and row.stored < before}
+    if not seqs:  # another scheduler, or their worker, was quicker
+        return
+    waiting: list[_Built] = []
+    trouble: PieceUnreadable | None = None
+    try:
+        for built in messages_of_pieces(services, session_id, cycle, seqs):
+            waiting.append(built)
+            if len(waiting) >= _AT_ONCE or sum(len(outgoing) for _, outgoing in waiting) >= _MESSAGES:
+                yield _send(services, waiting)
+                waiting = []
+    except PieceUnreadable as error:
+        trouble = error
+    if waiting:
+        yield _send(services, waiting)
+    if trouble is not None:
+        raise trouble
+
+
+def _send(services: Services, built: Sequence[_Built]) -> int:
+    """Publishes the messages of these pieces, then marks them sent. Raises PieceUnreadable for one whose messages the bus never takes."""
+    first, _ = built[0]
+    try:
+        announce(services, first.session_id, first.cycle, [message for _, outgoing in built for message in outgoing])
+    except InvalidInput as error:
+        if len(built) == 1:
+            raise PieceUnreadable(first, error) from error
+        return sum(_send(services, [one]) for one in built)
+    with services.database.write() as tx:
+        for row, _ in built:
+            crawls.mark_sent(tx, row.session_id, row.cycle, row.seq, services.clock.now())
+    healed_total.labels("sent").inc(len(built))
+    return len(built)
 
 
 def _note(services: Services, row: Segment, reason: str) -> None:

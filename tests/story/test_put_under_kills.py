@@ -53,7 +53,7 @@ def serve_until_killed(settings: Settings, port: int, place: str) -> None:
         death.at("answer")
         return sent
 
-    media.put_picture = dying_put
+    media.put_picture = dying_put  # type: ignore[assignment]
     outbox.drain = dying_drain  # type: ignore[assignment]
     roles.run("api", settings, Options(port=port))
 

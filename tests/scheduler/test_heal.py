@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
+from kafka import KafkaAdminClient
 
 from core import outbox
 from core.bus import Message, Outgoing
 from core.bus.embedded import EmbeddedBus
+from core.bus.kafka import KafkaBus
 from core.clock import ManualClock
 from core.errors import Unavailable
 from core.events import IMAGES, MEDIA, SIGHTINGS_PER_MESSAGE, ImageFound, decode
@@ -279,3 +284,31 @@ def test_a_topic_that_was_made_anew_gets_its_messages_again(services: Services) 
     assert (len(sent(anew)), bus.lag(IMAGES, "g"), bus.lag(MEDIA, "g")) == (2, 2, 1)
     assert sum(heal.topics(anew)) == 0
     bus.close()
+
+
+def test_a_topic_that_was_deleted_on_kafka_gets_its_messages_again(services: Services, kafka_server: str) -> None:
+    stored_cycle(services, [[image()], [page(1)]])
+    later(services, 31)
+    prefix = f"{uuid4().hex}."
+    bus = KafkaBus(kafka_server, prefix=prefix, partitions=2)
+    on_kafka = replace(services, bus=bus)
+    assert sum(heal.topics(on_kafka)) == 0, "the first look"
+    assert sum(heal.resend(on_kafka)) == 2
+    assert bus.lag(IMAGES, "g") == 2
+    admin = KafkaAdminClient(bootstrap_servers=kafka_server)
+    admin.delete_topics([f"{prefix}{IMAGES}"])
+    admin.close()
+    until = time.monotonic() + 60
+    while not sum(again_while_away(lambda: heal.topics(on_kafka))):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert sum(heal.resend(on_kafka)) == 2
+    assert bus.lag(IMAGES, "g") == 2
+    bus.close()
+
+
+def again_while_away(job: Callable[[], Iterator[int]]) -> list[int]:
+    """What the job does; nothing while the topic is being deleted."""
+    with suppress(Unavailable):
+        return list(job())
+    return []

@@ -51,6 +51,7 @@ class Services:
             opened.callback(database.close)
             database.migrate()
             store = open_store(settings)
+            opened.callback(store.close)
             if not restored:
                 highwater.check(database, store, clock.now())
             services = cls(settings, database, store, open_bus(settings), clock)

@@ -185,6 +185,7 @@ def _clock(whose: str, seconds: float) -> Finding:
 
 def _store(patient: Patient) -> Iterator[Finding]:
     store = open_store(patient.settings)
+    patient.opened.append(store.close)
     name = f"{PREFIX}{secrets.token_hex(8)}"
     keys = [f"{name}/a", f"{name}/b", f"{name}/joined"]
     try:

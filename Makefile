@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint bench bench-crawl bench-store bench-matcher lock clean install install-dev
+.PHONY: demo test lint bench bench-crawl bench-store bench-bus bench-matcher lock clean install install-dev
 
 install: $(VENV)/.demo
 install-dev: $(VENV)/.dev
@@ -38,7 +38,7 @@ lint: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-crawl bench-store bench-matcher
+bench: bench-crawl bench-store bench-bus bench-matcher
 
 bench-crawl: install-dev
 	$(BIN)/python -m bench.crawl $(if $(SITE),--site $(SITE)) $(if $(QUICK),--quick)
@@ -46,6 +46,10 @@ bench-crawl: install-dev
 bench-store: install-dev
 	$(BIN)/python -m tests.servers s3
 	$(BIN)/python -m bench.store $(if $(QUICK),--quick)
+
+bench-bus: install-dev
+	$(BIN)/python -m tests.servers kafka
+	$(BIN)/python -m bench.bus $(if $(QUICK),--quick)
 
 bench-matcher: install-dev
 	$(BIN)/python -m tests.servers

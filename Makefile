@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint bench bench-crawl bench-store bench-bus bench-matcher lock clean install install-dev
+.PHONY: demo test test-long lint bench bench-crawl bench-store bench-bus bench-matcher lock clean install install-dev
 
 install: $(VENV)/.demo
 install-dev: $(VENV)/.dev
@@ -31,6 +31,11 @@ demo: install
 test: install-dev
 	$(BIN)/python -m tests.servers
 	$(BIN)/python -m pytest $(ARGS)
+
+# The full counts: hours; goes on where it was cut, and writes docs/test-long.md. ARGS="-k kafka" takes some.
+test-long: install-dev
+	$(BIN)/python -m tests.servers
+	$(BIN)/python -m pytest -m long -v --timeout 3600 -p tests.long --ledger bench-out/long.jsonl $(ARGS)
 
 lint: install-dev
 	$(BIN)/ruff check .

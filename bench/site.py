@@ -6,6 +6,7 @@ import functools
 import http.server
 import io
 import multiprocessing
+import time
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -21,33 +22,39 @@ Counted: TypeAlias = "Synchronized[int]"
 class _Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     answers: Counted
+    asked: Path | None
 
     def log_message(self, format: str, *args: object) -> None:
         """Counts instead of talking."""
         with self.answers.get_lock():
             self.answers.value += 1
+            if self.asked is not None:
+                with self.asked.open("a") as file:
+                    file.write(f"{time.monotonic():.4f} {self.path}\n")
 
 
-def _serve(folder: str, pipe: Connection, answers: Counted) -> None:
-    _Handler.answers = answers
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, directory=folder))
+def _serve(folder: str, host: str, asked: Path | None, pipe: Connection, answers: Counted) -> None:
+    _Handler.answers, _Handler.asked = answers, asked
+    server = http.server.ThreadingHTTPServer((host, 0), functools.partial(_Handler, directory=folder))
     pipe.send(server.server_port)
     server.serve_forever()
 
 
 class StaticSite:
-    """`with StaticSite(folder) as site: site.url`"""
+    """`with StaticSite(folder) as site: site.url`; with `asked`, a file that gets a line for each request: seconds and path."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, host: str = "127.0.0.1", asked: Path | None = None) -> None:
         self._folder = folder
+        self._host = host
+        self._asked = asked
 
     def __enter__(self) -> Self:
         spawn = multiprocessing.get_context("spawn")
         here, there = spawn.Pipe()
         self._answers: Counted = spawn.Value("q", 0)
-        self._process = spawn.Process(target=_serve, args=(str(self._folder), there, self._answers), daemon=True)
+        self._process = spawn.Process(target=_serve, args=(str(self._folder), self._host, self._asked, there, self._answers), daemon=True)
         self._process.start()
-        self.url = f"http://127.0.0.1:{here.recv()}"
+        self.url = f"http://{self._host}:{here.recv()}"
         return self
 
     def take_count(self) -> int:

@@ -42,12 +42,12 @@ def start_serve(data: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def add_sessions(services: Services, account_id: int, served: Served, sites: list[str]) -> list[int]:
+def add_sessions(services: Services, account_id: int, served: Served, sites: list[str], delay: float = DELAY) -> list[int]:
     now, made = services.clock.now(), []
     with services.database.write() as tx:
         for site in sites:
             url = f"{served.urls[site]}/"
-            options = {"download_delay": DELAY, "crawl_delay": 120.0}
+            options = {"download_delay": delay, "crawl_delay": 120.0}
             made.append(crawls.create_session(tx, account_id, start_urls=[url], domain=registrable_domain(url), now=now, **options).id)
     outbox.drain(services)
     return made

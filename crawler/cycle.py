@@ -9,27 +9,24 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from core.clock import Clock
 from core.errors import Unavailable
-from core.imageinfo import extension, image_info, sniff
+from core.imageinfo import image_info, sniff
 from core.leases import Held
 from core.models import CrawlSession, Segment
-from core.segments.tar import TarSegment
-from core.segments.warc import WarcSegment
 from core.urls import normalise, origin, registrable_domain
 from crawler.exchange import Exchange
 from crawler.extract import Extracted, extract
 from crawler.frontier import HOST_BUSY, Announcement, Frontier, Task
-from crawler.journal import Entry, Image, Journal, Page, Piece, Pointer, Record, Skip
-from crawler.publish import Closing, LocalSegment
+from crawler.journal import Entry, Image, Journal, Page, Piece, Record, Skip
+from crawler.opened import OpenSegments
+from crawler.publish import Closing
 from crawler.rulebook import Rulebook
 
-SEGMENT_BYTES: Final = 8 << 20
-WARC_PATIENCE: Final = 6
-"""A WARC segment stays open this many times as long as a TAR segment."""
 MAX_DEPTH: Final = 20
 MAX_HOPS: Final = 10
 MAX_TRIES: Final = 2
@@ -73,15 +70,16 @@ class Cycle:
         self._folder = folder
         self._journal = journal
         self._clock = clock
-        self._segment_seconds = segment_seconds
+        self._segments = OpenSegments(
+            progress.next_seq,
+            partial(local_path, folder, *self.key),
+            software=self.agent,
+            seconds=segment_seconds,
+            monotonic=clock.monotonic,
+        )
         self._started = clock.monotonic() - progress.elapsed
         self._records: list[Record] = []
         self._announcements: list[Announcement] = []
-        self._tar: TarSegment | None = None
-        self._warc: WarcSegment | None = None
-        self._tar_opened = self._warc_opened = 0.0
-        self._kept: dict[str, Pointer] = {}
-        """What is in the open TAR segment, also when the disk was full before its record could be written."""
         self.in_flight = 0
         """Requests that were handed out and not answered."""
         self.unstored = 0
@@ -225,7 +223,7 @@ class Cycle:
             exchange.header("etag"),
             exchange.header("last-modified"),
             reason=refused or exchange.truncated or "",
-            warc=None if refused else self._archive(task, exchange),
+            warc=None if refused else self._segments.archive(task.address, exchange),
             redirect="" if why else target,
             hops=task.hops,
             robots=task.kind == "robots",
@@ -275,21 +273,6 @@ class Cycle:
         target, why = self._redirect(task, exchange)
         return "" if why else target
 
-    def _archive(self, task: Task, exchange: Exchange) -> Pointer:
-        if self._warc is None:
-            self._warc = WarcSegment(self._path("warc"), software=self.agent)
-            self._warc_opened = self._clock.monotonic()
-        offset, length = self._warc.add_exchange(
-            task.address,
-            exchange.at,
-            exchange.request_head,
-            exchange.response_head,
-            exchange.body,
-            truncated=exchange.truncated,
-            ip=exchange.ip,
-        )
-        return Pointer(self.progress.next_seq["warc"], offset, length)
-
     def _image(self, task: Task, exchange: Exchange) -> None:
         target, why = self._redirect(task, exchange)
         if target and not why:
@@ -314,21 +297,8 @@ class Cycle:
         return Image(
             base.url, base.page_url, base.outcome, base.at, base.elapsed, base.alt, base.status, kind, info.width, info.height, len(data),
             hashlib.md5(data, usedforsecurity=False).hexdigest(), sha256, base.last_modified, info.credit or "",
-            tar=self.frontier.stored_bytes(sha256) or self._keep(sha256, data, kind, base.at), also=base.also,
+            tar=self.frontier.stored_bytes(sha256) or self._segments.keep(sha256, data, kind, base.at), also=base.also,
         )  # fmt: skip
-
-    def _keep(self, sha256: str, data: bytes, kind: str, at: float) -> Pointer:
-        if sha256 in self._kept:
-            return self._kept[sha256]
-        if self._tar is None:
-            self._tar = TarSegment(self._path("tar"))
-            self._tar_opened = self._clock.monotonic()
-        offset, length = self._tar.add(f"{sha256}.{extension(kind)}", data, int(at))
-        self._kept[sha256] = Pointer(self.progress.next_seq["tar"], offset, length)
-        return self._kept[sha256]
-
-    def _path(self, kind: str) -> Path:
-        return local_path(self._folder, *self.key, kind, self.progress.next_seq[kind])
 
     def _record(self, record: Record) -> None:
         """Segment bytes came first, now the journal, then the frontier: a record never points to what is not there."""
@@ -341,46 +311,22 @@ class Cycle:
 
     def sync(self) -> None:
         """Makes the open segments durable."""
-        for segment in (self._tar, self._warc):
-            if segment is not None:
-                segment.sync()
+        self._segments.sync()
 
     def closing_due(self) -> bool:
-        """Whether a segment is full or has been open long enough; a cycle's first picture closes at once."""
-        now = self._clock.monotonic()
-        tar = self._tar is not None and (
-            self._tar.size >= SEGMENT_BYTES or now - self._tar_opened >= self._segment_seconds or self.progress.next_seq["tar"] == 0
-        )
-        return tar or self._warc_due(now)
-
-    def _warc_due(self, now: float) -> bool:
-        patience = WARC_PATIENCE * self._segment_seconds
-        return self._warc is not None and (self._warc.size >= SEGMENT_BYTES or now - self._warc_opened >= patience)
+        return self._segments.due()
 
     def close_segments(self, *, everything: bool = False) -> Closing | None:
         """Cuts a piece and closes the open TAR segment, and the WARC segment when it is due or everything is."""
-        with_warc = self._warc is not None and (everything or self._warc_due(self._clock.monotonic()))
+        with_warc = self._segments.warc_due() or (everything and self._segments.has_warc())
         if not self._records and not with_warc:
             return None
-        segments = []
-        if self._tar is not None:
-            segments.append(self._close("tar", self._tar))
-            self._tar = None
-            self._kept = {}
-        if self._warc is not None and with_warc:
-            segments.append(self._close("warc", self._warc))
-            self._warc = None
+        segments = self._segments.close(with_warc=with_warc)
         piece = Piece(self.progress.records - len(self._records), tuple(self._records))
-        closing = Closing(self.progress.next_seq["journal"], piece, tuple(segments), tuple(self._announcements))
+        closing = Closing(self.progress.next_seq["journal"], piece, segments, tuple(self._announcements))
         self.progress.next_seq["journal"] += 1
         self._records, self._announcements = [], []
         return closing
-
-    def _close(self, kind: str, segment: TarSegment | WarcSegment) -> LocalSegment:
-        segment.close()
-        local = LocalSegment(kind, self.progress.next_seq[kind], self._path(kind))
-        self.progress.next_seq[kind] += 1
-        return local
 
     def stored(self, rows: list[Segment]) -> None:
         """The rows of a closing are committed."""
@@ -388,10 +334,7 @@ class Cycle:
 
     def drop(self) -> None:
         """The lease is lost or the session deleted: nothing of what is still open counts."""
-        for segment in (self._tar, self._warc):
-            if segment is not None:
-                segment.close()
-        self._tar = self._warc = None
+        self._segments.drop()
         self._records, self._announcements = [], []
         self.lost = True
         drop_local(self._folder, *self.key)

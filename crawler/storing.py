@@ -45,10 +45,11 @@ async def again_and_again(cycle: Cycle, what: str, call: Callable[[], Awaitable[
             if not isinstance(error, ObjectMissing):
                 closings_total.labels("stale").inc()
                 raise
-            log.error(f"crawler.{what}_failed", session=cycle.session.id, error=error.details, attempt=attempt)
+            log.error(f"crawler.{what}_failed", session=cycle.session.id, epoch=cycle.held.epoch, error=error.details, attempt=attempt)
         except Exception as error:  # whatever it is: nothing may be lost, so it is tried again
             closings_total.labels("retried").inc()
-            log.warning(f"crawler.{what}_failed", session=cycle.session.id, error=str(error), kind=type(error).__name__, attempt=attempt)
+            named = {"session": cycle.session.id, "epoch": cycle.held.epoch, "kind": type(error).__name__, "attempt": attempt}
+            log.warning(f"crawler.{what}_failed", error=str(error), **named)
         await asyncio.sleep(BACK_OFF[min(attempt, len(BACK_OFF) - 1)])
         attempt += 1
     return None

@@ -11,7 +11,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_network
 from itertools import pairwise
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import select
@@ -19,23 +22,26 @@ from sqlalchemy import select
 from core.models import CrawlSession, Lease, Segment
 from core.repo import accounts, crawls
 from core.services import Services
+from core.settings import Settings
 from core.urls import registrable_domain
 from crawler import place
 from crawler.journal import Image, Page, counted, decode_piece
 from crawler.politeness import AT_ONCE
 from tests.crawler.crawling import add_session, batches, pictures, rows, running, session_of, wait_for, wait_until
-from tests.crawler.test_kill import assert_whole, expire_leases, heal, noise, sightings_published, site_of_noise
+from tests.crawler.test_kill import PAGES, assert_whole, expire_leases, heal, noise, sightings_published, site_of_noise
 from tests.crawler.test_worker import page, picture
 from tests.site import Asked, Reply, Route, Site
 
 DELAY = 0.03
 SMALL = 15
 """Pages of a site: 61 requests."""
+SERVERS = ("database_url", "store_url", "s3_endpoint_url", "bus_url", "topic_prefix", "secret_key")
 QUICK = {"TTL": 3.0, "SHORT_TTL": 2.0, "TURN": 0.7, "IDLE": 0.3}
 """Leases in a hurry."""
 WORKER = """
 import json, signal, sys, threading
 from core.services import Services
+from core.settings import Settings
 from crawler import holdings, worker
 name, only_session, times = json.loads(sys.argv[1])
 for which, seconds in times.items():
@@ -56,11 +62,13 @@ def start(
     times: dict[str, float] = QUICK,
     segment_seconds: float = 0.3,
 ) -> subprocess.Popen[bytes]:
+    settings = services.settings
     environment = dict(
         os.environ,
-        FILIGRANE_DATA=str(services.settings.data),
+        FILIGRANE_DATA=str(settings.data),
         FILIGRANE_ALLOW_NETWORKS="127.0.0.0/8",
         FILIGRANE_SEGMENT_SECONDS=str(segment_seconds),
+        **{f"FILIGRANE_{each.upper()}": str(getattr(settings, each)) for each in SERVERS if each in settings.model_fields_set},
     )
     told = json.dumps([name, session and session.id, times])
     return subprocess.Popen([sys.executable, "-c", WORKER, told], env=environment)
@@ -135,46 +143,63 @@ def hash_of(name: str) -> int:
     return sum(map(ord, name)) * 1000
 
 
-def test_an_image_host_changes_hands_until_both_have_what_they_want(services: Services) -> None:
-    count = 30
+def test_an_image_host_changes_hands_and_comes_back(services: Services) -> None:
+    """One session wants more of it than it can get; another one gets its turn, and then the first one goes on."""
+    many, few = 1000, 10
     with (
-        Site(shelf(("one", "two"), count)) as images,
-        Site(gallery(images.url, "one", count)) as a,
-        Site(gallery(images.url, "two", count)) as b,
+        Site({**shelf(("one",), many), **shelf(("two",), few)}) as images,
+        Site(gallery(images.url, "one", many)) as a,
+        Site(gallery(images.url, "two", few)) as b,
     ):
         first = add_session(services, f"{a.url}/", download_delay=DELAY)
-        second = add_session(services, f"{b.url}/", download_delay=DELAY)
-        with workers(start(services, session=first), start(services, session=second)):
-            wait_for(services, first, second)
+        with workers(start(services, session=first)) as processes:
+            wait_until(lambda: bool(images.paths()))
+            second = add_session(services, f"{b.url}/", download_delay=DELAY)
+            processes.append(start(services, session=second))
+            wait_for(services, second)
+            before = len(images.asked)
+            wait_until(lambda: len(images.asked) > before)
+            with services.database.write() as tx:
+                crawls.pause_session(tx, first.account_id, first.id, services.clock.now())
+            wait_until(lambda: bool(batches(services, first)))
         assert_polite(images.asked)
-        assert Counter(images.paths()) == Counter(images.routes.keys())
-    for session in (first, second):
-        (batch,) = batches(services, session)
-        assert len(pictures(services, batch)) == count
-        assert rows(services, batch, "skipped.log") == []
+        asked = Counter(images.paths())
+        assert set(asked.values()) == {1}
     assert epoch_of(services, images.url) >= 3
+    (batch,) = batches(services, second)
+    assert len(pictures(services, batch)) == few
+    assert rows(services, batch, "skipped.log") == []
+    (batch,) = batches(services, first)
+    assert len(pictures(services, batch)) == len(asked) - few
 
 
 def test_a_domain_is_given_back_with_its_session_which_then_goes_on(services: Services) -> None:
     """One worker crawls a site that another one wants pictures of; the other does not run the site's session."""
-    with Site(site_of_noise(SMALL)) as site:
-        with Site({"/": page(images=tuple(f"{site.url}/{n}-0.jpg" for n in range(SMALL)))}) as asking:
-            crawled = add_session(services, f"{site.url}/", download_delay=DELAY)
-            with workers(start(services, "a", session=crawled)) as processes:
-                wait_until(lambda: len(site.asked) >= 10)
-                wanting = add_session(services, f"{asking.url}/", download_delay=DELAY)
-                processes.append(start(services, "b", session=wanting))
+    few = 10
+    with Site(site_of_noise()) as site:
+        front = page(images=tuple(f"{site.url}/{n}-0.jpg" for n in range(few)))
+
+        def when_the_crawl_is_under_way() -> Reply:
+            wait_until(lambda: len(site.asked) >= 5)
+            return front
+
+        with Site({"/": when_the_crawl_is_under_way}) as asking:
+            wanting = add_session(services, f"{asking.url}/", download_delay=DELAY, download_timeout=60.0)
+            with workers(start(services, "b", session=wanting)) as processes:
+                wait_until(lambda: bool(asking.paths()))
+                crawled = add_session(services, f"{site.url}/", download_delay=DELAY)
+                processes.append(start(services, "a", session=crawled))
                 wait_for(services, crawled, wanting)
         assert_polite(site.asked)
         of_crawled = Counter(site.paths())
-        of_crawled.subtract(f"/{n}-0.jpg" for n in range(SMALL))
+        of_crawled.subtract(f"/{n}-0.jpg" for n in range(few))
         assert set(of_crawled.values()) == {1}
-        (batch,) = batches(services, wanting)
-        assert len(pictures(services, batch)) == SMALL
+    (batch,) = batches(services, wanting)
+    assert len(pictures(services, batch)) == few
     assert epoch_of(services, site.url) >= 3
     heal(services)
     (batch,) = batches(services, crawled)
-    assert {row["url"] for row in rows(services, batch, "pages.log")} >= {f"{site.url}/{n or ''}" for n in range(SMALL)}
+    assert {row["url"] for row in rows(services, batch, "pages.log")} >= {f"{site.url}/{n or ''}" for n in range(PAGES)}
 
 
 def test_a_pending_session_is_run_by_who_has_its_domain(services: Services) -> None:
@@ -338,11 +363,11 @@ def shared_world(images: Site, name: str) -> dict[str, Route]:
     return routes
 
 
-def kill_each(services: Services, site: Site, seed: int) -> None:
-    """Starts two workers and kills each of them twice, in turns, at seeded moments; they are started again at once."""
+def kill_each(services: Services, site: Site, seed: int, kills: int) -> None:
+    """Starts two workers and kills them in turns at seeded moments; they are started again at once."""
     chance = random.Random(seed)
     with workers(start(services, "a"), start(services, "b")) as processes:
-        for turn in range(4):
+        for turn in range(kills):
             target = len(site.asked) + chance.randint(3, 12)
             wait_until(lambda target=target: len(site.asked) >= target or not_running(services))  # type: ignore[misc]
             processes[turn % 2].kill()
@@ -356,7 +381,7 @@ def not_running(services: Services) -> bool:
         return set(tx.scalars(select(CrawlSession.state))) == {"done"}
 
 
-def spread(services: Services, seed: int) -> None:
+def spread(services: Services, seed: int, kills: int = 4) -> None:
     shelf_routes = {**shelf(("one", "two"), SMALL), "/all.jpg": Reply(noise(999_999), content_type="image/jpeg")}
     with Site(shelf_routes) as images, Site(shared_world(images, "one")) as one, Site(shared_world(images, "two")) as two:
         other = other_account(services)
@@ -365,14 +390,14 @@ def spread(services: Services, seed: int) -> None:
             (add_session(services, f"{one.url}/", account_id=other, download_delay=DELAY), one, "one"),
             (add_session(services, f"{two.url}/", download_delay=DELAY), two, "two"),
         ]
-        kill_each(services, one, seed)
+        kill_each(services, one, seed, kills)
         for session, site, name in sessions:
             assert_counts(services, session, site, images, name)
         for site in (images, one, two):
             assert_polite(site.asked)
         # each of four kills costs at most what was in flight, on each of three hosts; with a delay that is one request
         again = sum(count - wanted for site, wanted in ((one, 2), (two, 1)) for count in Counter(site.paths()).values())
-        assert again <= 4 * 2 * AT_ONCE
+        assert again <= kills * 2 * AT_ONCE
     heal(services)
     published = sightings_published(services)
     for _, site, name in sessions:
@@ -396,9 +421,30 @@ def assert_counts(services: Services, session: CrawlSession, site: Site, images:
     assert rows(services, batch, "skipped.log") == []
 
 
+@pytest.fixture
+def servers(tmp_path: Path, postgres_url: str, s3_settings: dict[str, str], kafka_server: str) -> Iterator[Services]:
+    """PostgreSQL, S3 and Kafka."""
+    settings = Settings(
+        data=tmp_path / "data",
+        database_url=postgres_url,
+        bus_url=f"kafka://{kafka_server}",
+        topic_prefix=f"{uuid4().hex}.",
+        secret_key="0" * 64,
+        allow_networks=(ip_network("127.0.0.0/8"),),
+        store_url=s3_settings["store_url"],
+        s3_endpoint_url=s3_settings["s3_endpoint_url"],
+    )
+    with Services.open(settings) as opened:
+        yield opened
+
+
+def test_two_workers_on_servers(servers: Services) -> None:
+    spread(servers, 2, kills=2)
+
+
 @pytest.mark.parametrize("seed", [1])
 def test_two_workers_three_sessions_and_a_kill_of_each(services: Services, seed: int) -> None:
-    spread(services, seed)
+    spread(services, seed, kills=2)
 
 
 @pytest.mark.long

@@ -41,6 +41,8 @@ class _Holding:
     renewed_at: datetime
     used: float
     """When something last waited or was under way there."""
+    begun: bool = False
+    """Requests may go out: it is known here how long the last holder's delay is to be waited out."""
     yielding: bool = False
 
     @property
@@ -63,7 +65,9 @@ class Holdings:
     def may(self, domain: str, delay: float) -> bool:
         """Whether a request may be handed out: the lease lasts, nobody else is let in, and its row tells the next holder of this delay."""
         holding = self._holdings.get(domain)
-        return holding is not None and not holding.yielding and delay <= holding.held.delay and self._lasts(holding)
+        if holding is None or not holding.begun or holding.yielding:
+            return False
+        return delay <= holding.held.delay and self._lasts(holding)
 
     def lasts(self, domain: str) -> bool:
         """Whether what is done under the lease now is done before anybody else may start."""
@@ -103,6 +107,11 @@ class Holdings:
         holding = self._holdings.get(domain)
         return holding is not None and self._services.clock.monotonic() - holding.since >= TURN
 
+    def begin(self, domain: str) -> None:
+        """From now on requests may go out."""
+        if domain in self._holdings:
+            self._holdings[domain].begun = True
+
     def give_way(self, domain: str) -> None:
         """Nothing more is begun under it; what is under way ends."""
         if domain in self._holdings:
@@ -115,7 +124,7 @@ class Holdings:
     # --- what the database is asked
 
     def acquire(self, domain: str, *, delay: float = 0.0, pictures: bool = False) -> Held | None:
-        """Takes or prolongs the lease; None when somebody else has it.
+        """Takes or prolongs the lease; None when somebody else has it. One that was taken waits for `begin`.
 
         `pictures`: no session is to run there. The lease is short, and another holder is asked for it: who holds a session's domain runs
         the session itself.

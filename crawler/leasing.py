@@ -51,6 +51,7 @@ class Leasing:
         self._refused_until.pop(domain, None)
         if held.epoch > (before.epoch if before else 1):  # another holder may have sent a request a moment ago
             self._running.politeness.taken_over(domain, self._now(), held.delay)
+        holdings.begin(domain)
         return held
 
     async def want(self) -> None:
@@ -64,8 +65,8 @@ class Leasing:
                 self._revive(domain)
 
     def is_busy(self, domain: str) -> bool:
-        """Whether another worker had it when we last asked."""
-        return domain in self._refused_until
+        """Whether another worker had it when we asked a moment ago."""
+        return self._now() < self._refused_until.get(domain, float("-inf")) + REFUSED_FOR
 
     def is_open(self, domain: str) -> bool:
         """Whether a session may begin there: it is not being given back, and nobody refused it a moment ago."""
@@ -90,6 +91,7 @@ class Leasing:
         for domain in await self._threads.run(holdings.asked_for):
             self._give_way(domain)
         await self._release([domain for domain in holdings.domains() if self._is_free(domain)])
+        self._refused_until = {domain: until for domain, until in self._refused_until.items() if self._now() < until + REFUSED_FOR}
 
     def _revive(self, domain: str) -> None:
         """It is held (again): what waits for it, and for the right to store under it, goes on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from core.models import Segment
+from core.repo import crawls
 from core.services import Services
 from crawler.politeness import AT_ONCE
-from tests.crawler.crawling import add_session, session_of, wait_for, wait_until
+from tests.crawler.crawling import add_session, batches, rows, session_of, wait_for, wait_until
 from tests.crawler.test_kill import assert_whole, heal, site_of_noise
 from tests.crawler.test_spread import DELAY, QUICK, SMALL, assert_polite, epoch_of, start, workers
 from tests.site import Reply, Site
@@ -107,6 +109,33 @@ def test_without_the_database_the_crawl_stops_before_its_lease_ends_and_goes_on(
     assert set(Counter(site.paths()).values()) == {1}
     heal(services)
     assert_whole(services, site, session.id, SMALL)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("part", ["bus", "store", "database"])
+def test_two_minutes_without_it(services: Services, part: str) -> None:
+    """With leases as they are: a holder that cannot renew stops, and goes on when it can."""
+    with Site(site_of_noise()) as site:
+        session = add_session(services, f"{site.url}/", download_delay=1.0, crawl_delay=600.0)
+        with workers(start(services, times={})):
+            wait_until(lambda: len(site.asked) > 5)
+            before = len(site.asked)
+            with away(services, part):
+                threading.Event().wait(120.0)
+                asked = len(site.asked) - before
+            assert asked > 100 if part == "bus" else asked < 40, asked
+            wait_until(lambda: len(site.asked) > before + asked + 5)
+            assert (session_of(services, session.id).state, epoch_of(services, site.url)) == ("running", 1)
+            with services.database.write() as tx:
+                crawls.pause_session(tx, session.account_id, session.id, services.clock.now())
+            wait_until(lambda: bool(batches(services, session)))
+        assert_polite(site.asked, 1.0)
+        asked_for = Counter(site.paths())
+    assert set(asked_for.values()) == {1}
+    (batch,) = batches(services, session)
+    logged = {row["url"] for row in rows(services, batch, "pages.log")} | {row["url"] for row in rows(services, batch, "images.log")}
+    assert {f"{site.url}{path}" for path in asked_for} <= logged
 
 
 LATER = pytest.mark.long

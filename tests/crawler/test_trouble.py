@@ -144,6 +144,23 @@ def test_a_lease_that_ran_out_and_that_nobody_took_keeps_its_epoch(services: Ser
     assert third.epoch == held.epoch + 2
 
 
+def test_no_request_goes_out_before_it_is_known_how_long_to_wait(services: Services) -> None:
+    """A lease is taken in a thread; the loop learns later what the last holder's delay was."""
+    holdings = Holdings(services, "local")
+    assert holdings.acquire("a.example", delay=1.0)
+    assert not holdings.may("a.example", 1.0)
+    holdings.begin("a.example")
+    assert holdings.may("a.example", 1.0)
+    assert not holdings.may("a.example", 1.5), "the row would tell the next holder too little"
+    assert holdings.acquire("a.example", delay=1.5)
+    assert holdings.may("a.example", 1.5)
+    holdings.give_way("a.example")
+    assert not holdings.may("a.example", 1.0)
+    assert holdings.lasts("a.example")
+    holdings.release("a.example")
+    assert not holdings.lasts("a.example")
+
+
 # --- the worker's loop
 
 

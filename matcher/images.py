@@ -26,14 +26,14 @@ from core.repo.matches import MatchDraft
 from core.services import Services
 from matcher.decode import Decoders
 from matcher.member import TRIES, Member, Stopped, patiently
-from matcher.pipeline import Pipeline, stage_seconds
-from matcher.reading import Load, Reader, Task
+from matcher.pipeline import Load, Pipeline, stage_seconds
+from matcher.reading import DAMAGED, Reader, Task
 from matcher.registry import Registry
 
 _AT_ONCE: Final = 64
 _DRAFTS: Final = 500
 """Matches in one transaction: others wait for it."""
-_RETRYABLE: Final = "decoder_died"
+_RETRYABLE: Final = frozenset({"decoder_died", DAMAGED})
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -159,7 +159,7 @@ class Images:
                     if self._stop.is_set():  # its decoder was ended for that
                         raise Stopped from error
                     log.warning("matcher.image_failed", code=error.code, reason=error.details, tries=tries)
-                    if tries == TRIES or error.code != _RETRYABLE:
+                    if tries == TRIES or error.code not in _RETRYABLE:
                         self._bury(task.message, error.code, error.details)
                         return None
                 except Exception as error:

@@ -1,10 +1,12 @@
 """From where a message says that its picture is, to the decoded picture.
 
 Pictures that lie near each other in a segment are read in one go and decoded a few ahead, so memory is bounded whatever a poll holds.
+No store can prove the bytes of a range, so they are compared with the message's digest before anything is made of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,15 +15,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.bus import Message
-from core.errors import FiligraneError, ObjectMissing
+from core.errors import Corrupt, FiligraneError, InvalidImage, ObjectMissing
 from core.events import ImageFound, StoredAt
 from core.repo import crawls
 from core.services import Services
 from matcher.decode import Decoders, Picture
 from matcher.member import Stopped
-from matcher.pipeline import stage_seconds
+from matcher.pipeline import Load, stage_seconds
 
-Load = Callable[[], Picture]
+DAMAGED: Final = "bytes_damaged"
+"""Code of bytes that are not those that were stored: on the way, which another try may mend, or in the store."""
 _STRETCH: Final = 16 << 20
 _GAP: Final = 256 << 10
 _AHEAD: Final = 2
@@ -57,7 +60,7 @@ class Reader:
 
     def picture(self, event: ImageFound) -> Picture:
         """Raises ObjectMissing, InvalidImage, UnsupportedMedia, Unavailable, Stopped."""
-        return self._result(self._threads.submit(self._decode, self._bytes(event)))
+        return self._result(self._threads.submit(self._decode, event, self._bytes(event)))
 
     def _stretch(self, stretch: Sequence[Task]) -> Iterator[tuple[Task, Load]]:
         """Its pictures, under way a few at a time; each on its own, with its own error, where they cannot be read in one go."""
@@ -70,7 +73,7 @@ class Reader:
                     ahead.append(None)
                     continue
                 begun.add(next_.event.sha256)
-                ahead.append(self._threads.submit(self._decode, read(next_.event.bytes)))
+                ahead.append(self._threads.submit(self._decode, next_.event, read(next_.event.bytes)))
             yield task, self._once(ahead.popleft(), task.event)
 
     def _slices(self, stretch: Sequence[Task]) -> Callable[[StoredAt], bytes] | None:
@@ -96,18 +99,23 @@ class Reader:
                 raise Stopped
         return future.result()
 
-    def _decode(self, data: bytes) -> Picture:
+    def _decode(self, event: ImageFound, data: bytes) -> Picture:
+        if hashlib.sha256(data).hexdigest() != event.sha256:
+            raise InvalidImage(f"{event.bytes.key} from {event.bytes.offset} on holds other bytes than were stored", code=DAMAGED)
         with stage_seconds.labels("decode").time():
             return self._decoders.read(data)
 
     def _bytes(self, event: ImageFound) -> bytes:
-        data = self._read(event, event.bytes.offset, event.bytes.length)
+        try:
+            data = self._read(event, event.bytes.offset, event.bytes.length)
+        except Corrupt as error:  # the store has tried long enough; this must not hold up the others for ever
+            raise InvalidImage(error.details, code=DAMAGED) from error
         if len(data) != event.bytes.length:
             raise ObjectMissing(f"{event.bytes.key} ends before the picture does")
         return data
 
     def _read(self, event: ImageFound, offset: int, length: int) -> bytes:
-        """Bytes of a segment, or of the artifact that it was joined into. Raises ObjectMissing, Unavailable."""
+        """Bytes of a segment, or of the artifact that it was joined into. Raises ObjectMissing, Corrupt, Unavailable."""
         try:
             with stage_seconds.labels("read").time():
                 return self._services.store.get_range(event.bytes.key, offset, length)

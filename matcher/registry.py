@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from core import telemetry
-from core.errors import NotFound, ObjectMissing
+from core.errors import Corrupt, NotFound, ObjectMissing
 from core.events import Key, MediaChanged
 from core.repo import accounts, media
 from core.services import Services
@@ -94,7 +94,7 @@ class Registry:
     def _fingerprint(self, change: MediaChanged) -> Fingerprint | None:
         try:
             return Fingerprint.from_bytes(self._services.store.get(change.fingerprint_key))
-        except (ObjectMissing, FingerprintInvalid) as error:
+        except (ObjectMissing, Corrupt, FingerprintInvalid) as error:
             # deleted after the rows were read, or damaged: the others are still found
             _UNREADABLE.labels("fingerprint").inc()
             log.error("registry.fingerprint_unreadable", picture=change.picture, key=change.fingerprint_key, reason=str(error))
@@ -103,7 +103,7 @@ class Registry:
     def _registration(self, key: str) -> Registration | None:
         try:
             return Registration.from_bytes(self._services.store.get(key))
-        except (ObjectMissing, RegistrationInvalid) as error:
+        except (ObjectMissing, Corrupt, RegistrationInvalid) as error:
             _UNREADABLE.labels("registration").inc()
             log.error("registry.registration_unreadable", key=key, reason=str(error))
             return None

@@ -377,7 +377,10 @@ class Topic(Base):
     __tablename__ = "topics"
 
     name: Mapped[str] = mapped_column(Line(64), primary_key=True)
-    identity: Mapped[str] = mapped_column(Line(255))
+    identity: Mapped[str | None] = mapped_column(Line(255))
+    """None until the scheduler has seen it."""
+    missed: Mapped[datetime | None]
+    """Since when it is known that messages are gone which nobody had read; None once they are sent again."""
 
 
 class Outbox(Base):

@@ -32,7 +32,7 @@ from core.errors import FiligraneError, Unavailable
 from core.events import IMAGES
 from core.models import CrawlSession, Lease
 from core.objectstore import ObjectStore
-from core.repo import figures
+from core.repo import figures, healing
 from core.services import open_bus, open_database, open_store
 from core.settings import Settings
 
@@ -259,11 +259,15 @@ def _roles(patient: Patient) -> Iterator[Finding]:
             CrawlSession.state == "running", CrawlSession.deleted.is_(False), ~CrawlSession.domain.in_(leased)
         )
         alone = tx.scalar(idle) or 0
+        given_up = len(healing.given_up(tx))
     holders = ", ".join(f"{holder} ({count})" for holder, count in held) or "none"
     yield Finding("crawlers", "ok", f"leases are held by: {holders}")
     if alone:
         yield Finding("crawlers", "warning", f"{alone} running sessions have no crawler at the moment", "start `filigrane crawler`")
     yield from _scheduler(waiting, now)
+    if given_up:
+        advice = "`filigrane dead list` says why; once their objects can be read: `filigrane dead replay`"
+        yield Finding("scheduler", "warning", f"{given_up} pieces were given up: their messages could not be built", advice)
 
 
 def _scheduler(waiting: figures.Waiting, now: datetime) -> Iterator[Finding]:

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Final, TypeVar
 
 import structlog
-from sqlalchemy.orm import Session
 from structlog.contextvars import bound_contextvars
 
 from core import telemetry
@@ -21,7 +20,6 @@ from core.bus import Message, dead_letter
 from core.errors import FiligraneError, NotFound, UnsupportedMedia
 from core.events import IMAGES, MEDIA, ImageFound, MediaChanged, MessageInvalid, decode
 from core.repo import crawls, healing, matches
-from core.repo.healing import MESSAGES_KEPT
 from core.repo.matches import MatchDraft
 from core.services import Services
 from matcher.decode import Decoders
@@ -38,7 +36,6 @@ _RETRYABLE: Final = frozenset({"decoder_died", DAMAGED})
 T = TypeVar("T")
 log = structlog.get_logger()
 _IMAGES: Final = telemetry.counter("filigrane_matcher_images", "Messages of images, by what became of them", ["outcome"])
-_LOST: Final = telemetry.counter("filigrane_matcher_lost_batches", "Batches that messages may be missing of, and that none can be built of")
 _MATCHES: Final = telemetry.counter("filigrane_matcher_matches", "Matches recorded for the first time")
 
 
@@ -84,14 +81,10 @@ class Images:
                 self._registry.heard(event)
 
     def missed(self) -> None:
-        """Messages were dropped unread: whatever can still be built is sent again, by `heal`; what cannot is counted. Raises Stopped."""
-        healed = self._patiently(partial(self._services.database.transact, self._send_again))
-        _LOST.inc(healed.batches)
-        log.error("matcher.messages_missed", pieces_sent_again=healed.pieces, batches_lost=healed.batches)
-
-    def _send_again(self, tx: Session) -> healing.Healing:
+        """Messages were dropped unread: the scheduler is told, which sends them again from what is stored. Raises Stopped."""
         now = self._services.clock.now()
-        return healing.send_images_again(tx, now, now - MESSAGES_KEPT)
+        self._patiently(lambda: self._services.database.transact(lambda tx: healing.note_missed(tx, IMAGES, now)))
+        log.error("matcher.messages_missed")
 
     def work(self, messages: Sequence[Message]) -> None:
         """Everything that the messages ask for, up to the matches being recorded. Raises Stopped."""

@@ -22,6 +22,9 @@ from crawler.publish import PieceUnreadable, announce, messages_of_pieces
 
 PATIENCE: Final = timedelta(seconds=30)
 """How long the worker that stored a piece has for its messages."""
+SETTLING: Final = timedelta(seconds=5)
+"""From the first news that messages are gone until they are sent again: members notice it one after the other, and who published just
+before has marked its piece sent by then."""
 _PIECES: Final = 1000
 _AT_ONCE: Final = 50
 _MESSAGES: Final = 1000
@@ -30,7 +33,9 @@ _Built = tuple[Segment, list[Outgoing]]
 
 log = structlog.get_logger()
 healed_total = counter(
-    "filigrane_scheduler_healed_total", "Journal pieces whose messages were published again, could not be, or were given up.", ["outcome"]
+    "filigrane_scheduler_healed_total",
+    "Journal pieces whose messages were published again, could not be, or were given up; batches of which none can be built any more.",
+    ["outcome"],
 )
 
 
@@ -102,17 +107,18 @@ def _note(services: Services, row: Segment, reason: str) -> None:
 
 
 def topics(services: Services) -> Iterator[int]:
-    """A topic that was deleted and made anew gets its messages again: those of pictures that were found, or of registered ones."""
+    """A topic that lost messages unread, or was deleted and made anew, gets them again: those of pictures that were found, or of
+    registered ones."""
     for topic, again in _AGAIN.items():
         identity, now = services.bus.identity(topic), services.clock.now()
-        sent = services.database.transact(partial(_again_if_another, topic, identity, again, now))
+        sent = services.database.transact(partial(_again_if_missed, topic, identity, again, now))
         if sent is not None:
-            log.error("scheduler.topic_is_another", topic=topic, sent_again=sent)
+            log.error("scheduler.messages_sent_again", topic=topic, sent_again=sent)
             yield sent
 
 
-def _again_if_another(topic: str, identity: str, again: Callable[[Session, datetime], int], now: datetime, tx: Session) -> int | None:
-    return again(tx, now) if healing.is_another(tx, topic, identity) else None
+def _again_if_missed(topic: str, identity: str, again: Callable[[Session, datetime], int], now: datetime, tx: Session) -> int | None:
+    return again(tx, now) if healing.take_missed(tx, topic, identity, now - SETTLING, now) else None
 
 
 def _images(tx: Session, now: datetime) -> int:

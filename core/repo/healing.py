@@ -9,6 +9,7 @@ from sqlalchemy import exists, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from core.bus import RETENTION_DAYS
+from core.database import statements
 from core.events import MEDIA
 from core.models import Batch, CrawlSession, Outbox, Picture, Segment, Topic
 
@@ -50,15 +51,32 @@ def send_media_again(tx: Session, now: datetime) -> int:
     return tx.scalar(select(func.count()).select_from(Picture).where(Picture.deleted.is_(False))) or 0
 
 
-def is_another(tx: Session, topic: str, identity: str) -> bool:
-    """Remembers the topic's identity; whether another one was known until now."""
-    known = tx.get(Topic, topic, with_for_update=True)
-    if known is None:
-        tx.add(Topic(name=topic, identity=identity))
+def note_missed(tx: Session, topic: str, now: datetime) -> None:
+    """Messages of the topic are gone unread; whoever notices it, and however often: they are sent again together, by the scheduler."""
+    row = _topic(tx, topic)
+    row.missed = row.missed or now
+
+
+def take_missed(tx: Session, topic: str, identity: str, before: datetime, now: datetime) -> bool:
+    """Whether the topic's messages are to be sent again now: they are known to be gone since `before` at least. True once only.
+
+    Args:
+        identity: the bus's topic's; another one than the last means that all of them are gone.
+    """
+    row = _topic(tx, topic)
+    if row.identity not in (None, identity):
+        row.missed = row.missed or now
+    row.identity = identity
+    if row.missed is None or row.missed > before:
         return False
-    another = known.identity != identity
-    known.identity = identity
-    return another
+    row.missed = None
+    return True
+
+
+def _topic(tx: Session, name: str) -> Topic:
+    """The topic's row, locked; made by who comes first."""
+    tx.execute(statements.insert(tx, Topic).values(name=name).on_conflict_do_nothing())
+    return tx.get_one(Topic, name, with_for_update=True)
 
 
 def failed(tx: Session, segment_id: int, reason: str, now: datetime) -> Segment:
@@ -68,3 +86,19 @@ def failed(tx: Session, segment_id: int, reason: str, now: datetime) -> Segment:
     if row.tries >= TRIES and row.given_up is None:
         row.given_up = now
     return row
+
+
+def given_up(tx: Session) -> list[Segment]:
+    """Journal pieces that nobody tries any more, of sessions that are still there."""
+    found = select(Segment).join(CrawlSession, CrawlSession.id == Segment.session_id)
+    return list(tx.scalars(found.where(Segment.given_up.is_not(None), CrawlSession.deleted.is_(False)).order_by(Segment.id)))
+
+
+def rearm(tx: Session) -> list[Segment]:
+    """These pieces have all their tries again. Those after them in their cycles are sent again, too: they went without what is in these."""
+    rows = given_up(tx)
+    for row in rows:
+        row.tries, row.given_up = 0, None
+        later = update(Segment).where(Segment.session_id == row.session_id, Segment.cycle == row.cycle, Segment.seq > row.seq)
+        tx.execute(later.where(Segment.kind == "journal").values(sent=None))
+    return rows

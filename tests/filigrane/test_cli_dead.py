@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from core.bus import Message, dead_letter
+from core.repo import crawls, healing
 from core.services import Services
 from core.settings import Settings
 from filigrane.cli import main
+from tests.core.crawled import NOW, add_account, add_session, begin, hold, store
 
 
 def _says(capsys: pytest.CaptureFixture[str], data: Path, *arguments: str) -> Any:
@@ -53,3 +55,30 @@ def test_only_topics_with_dead_letters_are_taken(capsys: pytest.CaptureFixture[s
         main(["dead", "list", "--topic", "media"])
     assert ended.value.code == 2
     assert "media" in capsys.readouterr().err
+
+
+def test_pieces_that_were_given_up_lie_there_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Services.open(Settings(data=tmp_path)) as services:
+        held = hold(services)
+        session = begin(services, held, add_session(services, add_account(services)).id)
+        row = store(services, held, session, [("journal", 0)])[0]
+        with services.database.write() as tx:
+            for _ in range(healing.TRIES):
+                healing.failed(tx, row.id, "why", NOW)
+        expected = {
+            "topic": "images",
+            "code": "piece_unreadable",
+            "reason": "why",
+            "source": row.key,
+            "request_id": None,
+            "key": "session 1, cycle 1, piece 0",
+            "bytes": 5,
+            "message": None,
+        }
+        assert _says(capsys, tmp_path, "list") == [expected]
+        assert _says(capsys, tmp_path, "list", "--topic", "searches") == []
+        assert _says(capsys, tmp_path, "replay", "--code", "internal") == []
+        assert _says(capsys, tmp_path, "replay", "--code", "piece_unreadable") == [expected]
+        assert _says(capsys, tmp_path, "list") == []
+        with services.database.read() as tx:
+            assert [each.id for each in crawls.unsent(tx, services.clock.now(), 10)] == [row.id]

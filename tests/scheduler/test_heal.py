@@ -181,6 +181,38 @@ def test_a_piece_that_is_unreadable_is_given_up_in_the_end_and_holds_up_no_other
     assert sorted(pages) == [["http://a.example/"], ["http://a.example/2"]]
 
 
+def test_a_piece_that_was_given_up_can_be_tried_again(services: Services) -> None:
+    """What comes after it is sent again, too: it could name pictures that only the broken piece tells of."""
+    session = stored_cycle(services, [[page(1)], [image()], [page(2)], [page(3)]])
+    with services.database.read() as tx:
+        key = crawls.segments_of(tx, session.id, 1, "journal")[1].key
+    whole = services.store.get(key)
+    services.store.put(key, b"no piece")
+    later(services, 31)
+    for _ in range(healing.TRIES + 1):
+        list(heal.resend(services))
+    assert (sent(services), unsent(services)) == ([], [])
+    services.store.put(key, whole)
+    with services.database.write() as tx:
+        assert [(row.seq, row.tries, row.given_up) for row in healing.rearm(tx)] == [(1, 0, None)]
+    assert sum(heal.resend(services)) == 3
+    with services.database.read() as tx:
+        assert healing.given_up(tx) == []
+    pages = {sighting.page_url for message in sent(services) for sighting in found(message).sightings}
+    assert pages == {"http://a.example/", *(f"http://a.example/{number}" for number in (1, 2, 3))}
+
+
+def test_however_many_notice_a_loss_it_is_sent_again_once(services: Services) -> None:
+    stored_cycle(services, [[image()], [page(1)]])
+    later(services, 31)
+    assert sum(heal.resend(services)) == 2
+    for _ in range(5):
+        with services.database.write() as tx:
+            healing.note_missed(tx, IMAGES, services.clock.now())
+        later(services, 1)
+    assert [list(heal.topics(services)), list(heal.topics(services))] == [[2], []]
+
+
 def test_a_piece_that_is_readable_again_is_sent(services: Services) -> None:
     session = stored_cycle(services, [[image()], [page(1)]])
     with services.database.read() as tx:
@@ -277,6 +309,8 @@ def test_a_topic_that_was_made_anew_gets_its_messages_again(services: Services) 
     assert sum(heal.topics(services)) == 0
     bus = EmbeddedBus(services.settings.data / "another.sqlite")
     anew = replace(services, bus=bus)
+    assert sum(heal.topics(anew)) == 0, "noticed"
+    later(services, 6)
     assert list(heal.topics(anew)) == [2, 1]
     assert sum(heal.resend(anew)) == 2
     while outbox.drain(anew):
@@ -301,7 +335,7 @@ def test_a_topic_that_was_deleted_on_kafka_gets_its_messages_again(services: Ser
     until = time.monotonic() + 60
     while not sum(again_while_away(lambda: heal.topics(on_kafka))):
         assert time.monotonic() < until
-        time.sleep(0.2)
+        later(services, 3)
     assert sum(heal.resend(on_kafka)) == 2
     assert bus.lag(IMAGES, "g") == 2
     bus.close()

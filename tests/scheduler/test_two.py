@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-from core.models import Batch, CrawlSession, Lease, Outbox
-from core.repo import crawls
+from core.events import IMAGES, MEDIA
+from core.models import Batch, CrawlSession, Lease, Outbox, Topic
+from core.repo import crawls, healing
 from core.services import Services
 from core.settings import Settings
-from scheduler import clock, jobs
+from scheduler import clock, heal, jobs
 from scheduler.jobs import JOBS, Job
 from tests.core.crawled import add_account, add_session, begin, finish, hold
 
@@ -77,6 +78,34 @@ def test_two_at_once_wake_each_session_once(services: Services) -> None:
     assert sorted(woken) == ids
     with services.database.read() as tx:
         assert sorted(tx.scalars(select(Outbox.subject_id))) == ids  # each is told of once
+
+
+def test_two_that_see_a_topic_for_the_first_time(services: Services) -> None:
+    together = threading.Barrier(4)
+
+    def look(_: int) -> int:
+        together.wait(30)
+        return sum(heal.topics(services))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(look, range(4))) == [0, 0, 0, 0]
+    with services.database.read() as tx:
+        assert {row.name: row.identity for row in tx.scalars(select(Topic))} == {
+            name: services.bus.identity(name) for name in (IMAGES, MEDIA)
+        }
+
+
+def test_of_two_that_see_a_loss_one_sends_it_again(services: Services) -> None:
+    with services.database.write() as tx:
+        healing.note_missed(tx, IMAGES, services.clock.now() - heal.SETTLING)
+    together = threading.Barrier(4)
+
+    def look(_: int) -> list[int]:
+        together.wait(30)
+        return list(heal.topics(services))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(look, range(4))) == [[], [], [], [0]]
 
 
 def test_what_is_for_one_alone_stays_with_it_until_it_is_gone(services: Services) -> None:

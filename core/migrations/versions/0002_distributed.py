@@ -24,7 +24,8 @@ def upgrade() -> None:
     op.create_table(
         "topics",
         sa.Column("name", sa.String(length=64), primary_key=True),
-        sa.Column("identity", sa.String(length=255), nullable=False),
+        sa.Column("identity", sa.String(length=255), nullable=True),
+        sa.Column("missed", sa.DateTime(timezone=True), nullable=True),
     )
     if op.get_bind().dialect.name == "postgresql":  # whose B-trees hold 2,704 bytes at most, and a path may be longer
         op.drop_constraint("media_path_key", "media")

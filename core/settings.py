@@ -130,6 +130,11 @@ class Settings(BaseSettings):
             raise ValueError("FILIGRANE_SECRET_KEY is needed where machines share a database: they must agree on it")
         return self
 
+    @property
+    def distributed(self) -> bool:
+        """Whether the roles may run on other machines: the bus is not in the data folder."""
+        return not self.bus_url.startswith("local:")
+
     @cached_property
     def secret(self) -> bytes:
         """The key's bytes; drawn on first use where none is set."""

@@ -336,6 +336,7 @@ def run(services: Services, stop: threading.Event, *, name: str | None = None, o
     Raises Conflict when another process has the name.
     """
     with place.taken(services.settings.data, name) as own, structlog.contextvars.bound_contextvars(holder=own.holder):
+        log.info("crawler.running", place=own.folder.name)
         asyncio.run(_start(services, own, stop, only_session))
 
 

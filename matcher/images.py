@@ -53,6 +53,7 @@ def run(services: Services, registry: Registry, pipeline: Pipeline, stop: thread
             patiently(lambda: images.hear(follower.poll(0)), stop, IMAGES)
             images.work(messages)
 
+        log.info("matcher.running")
         Member(services, IMAGES, stop, work, at_once=_AT_ONCE, missed=images.missed).run()
 
 

@@ -19,7 +19,6 @@ from sqlalchemy.orm import Session
 
 from core.database.backend import Backend
 from core.database.failures import READ_ONLY
-from core.database.postgres import Postgres
 from core.database.sqlite import Sqlite
 from core.errors import Unavailable
 from core.telemetry import counter
@@ -127,4 +126,8 @@ class Database:
 
 
 def _backend(url: URL, connections: int) -> Backend:
-    return Postgres(url, connections) if url.get_backend_name() == "postgresql" else Sqlite(url)
+    if url.get_backend_name() != "postgresql":
+        return Sqlite(url)
+    from core.database.postgres import Postgres  # whoever uses SQLite does not pay for psycopg
+
+    return Postgres(url, connections)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
-
-import psycopg
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core.errors import Unavailable
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 class Failure(NamedTuple):
@@ -19,7 +20,7 @@ class Failure(NamedTuple):
         return Unavailable(self.details, code=self.code, retry_after=self.retry_after)
 
 
-AWAY: Final = Failure("database_unavailable", "the database does not answer; try again")
+AWAY: Final = Failure("database_unavailable", "the database does not answer: see that it runs, and that FILIGRANE_DATABASE_URL names it")
 BUSY: Final = Failure("database_busy", "the database is busy; try again")
 CROWDED: Final = Failure("database_busy", "the database takes no more connections: raise its max_connections, or run fewer processes", 5)
 CONFLICT: Final = Failure("database_conflict", "others changed the same rows at the same time; try again")
@@ -64,6 +65,8 @@ def failure(error: psycopg.Error) -> Failure | None:
     """None: not the database's fault, nor its network's."""
     if error.sqlstate is not None:
         return _STATES.get(error.sqlstate) or _STATES.get(error.sqlstate[:2])
+    import psycopg  # whoever uses SQLite does not pay for it
+
     if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return None
     return next((meant for words, meant in _TEXTS if words.search(str(error))), AWAY)

@@ -1,4 +1,7 @@
-"""One cycle of a session, followed to its batch. Where nobody else runs the roles, they run as our children until it is done."""
+"""One cycle of a session, followed to its batch. Where nobody else runs the roles, they run as our children until it is done.
+
+In the distributed form they run somewhere, and a matcher of ours would only disturb the group: the command follows.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,8 @@ from matcher.member import GROUP
 _TICK: Final = 0.1
 _DEATHS: Final = 4
 """In a row, before a role is given up."""
+_UNTOUCHED: Final = 15.0
+"""Seconds after which it is said that nobody crawls. A crawler that is free takes a session within one or two."""
 
 
 def run_cycle(caller: Caller, session_id: int) -> tuple[schemas.Batch, str | None]:
@@ -44,14 +49,14 @@ def run_cycle(caller: Caller, session_id: int) -> tuple[schemas.Batch, str | Non
     """
     before = _begin(caller, session_id)
     with ExitStack() as stack:
-        own = _Own(caller.services, session_id, stack)
+        workers = Others(caller.services, session_id) if caller.services.settings.distributed else _Own(caller.services, session_id, stack)
         progress = _Progress(caller.services, session_id, before, stack)
         while (batch := _batch(caller, session_id, before)) is None:
-            own.watch()
+            workers.watch()
             progress.look()
             time.sleep(_TICK)
-        while own.matching():
-            own.watch()
+        while workers.matching():
+            workers.watch()
             time.sleep(_TICK)
     with caller.services.database.read() as tx:
         _tell_matches(tx, caller, session_id)
@@ -61,7 +66,8 @@ def run_cycle(caller: Caller, session_id: int) -> tuple[schemas.Batch, str | Non
 def _tell_matches(tx: Session, caller: Caller, session_id: int) -> None:
     count = matches.of_session(tx, caller.account.id, session_id)
     if count:
-        say(f"filigrane: {count} matches of this session; while `filigrane serve` runs they are at {caller.links.api('/matches/web/')}")
+        when = "so far; they" if caller.services.settings.distributed else "; while `filigrane serve` runs they"
+        say(f"filigrane: {count} matches of this session{when} are at {caller.links.api('/matches/web/')}")
 
 
 def _begin(caller: Caller, session_id: int) -> int:
@@ -85,6 +91,28 @@ def _batch(caller: Caller, session_id: int, before: int) -> Batch | None:
     if batch is None and session.state == "paused":
         raise Conflict(f"session {session_id} was paused", code="session_paused")
     return batch
+
+
+class Others:
+    """The roles of the distributed form: somebody runs them, and is missed when nobody begins."""
+
+    def __init__(self, services: Services, session_id: int) -> None:
+        self._services = services
+        self._session_id = session_id
+        self._until: float | None = services.clock.monotonic() + _UNTOUCHED
+
+    def watch(self) -> None:
+        if self._until is None or self._services.clock.monotonic() < self._until:
+            return
+        self._until = None
+        with self._services.database.read() as tx:
+            waits = crawls.get_session(tx, None, self._session_id).state == "pending"
+        if waits:
+            say("filigrane: no crawler has begun yet; does a `filigrane crawler` run? `filigrane doctor` looks at everything")
+
+    def matching(self) -> bool:
+        """The matchers go on by themselves."""
+        return False
 
 
 class _Own:

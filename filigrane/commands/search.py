@@ -1,4 +1,4 @@
-"""`filigrane search`: which registered pictures a file shows. A running `serve` answers, else a matcher of our own."""
+"""`filigrane search`: which registered pictures a file shows. The matchers that run answer, else one of our own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def search(given: argparse.Namespace) -> int:
     except OSError as error:
         raise InvalidInput(f"cannot read {given.file}: {error.strerror}", code="file_unreadable") from error
     with calling(given) as caller, ExitStack() as stack:
-        if running_on(caller.services.settings.data) is None:
+        settings = caller.services.settings
+        if not settings.distributed and running_on(settings.data) is None:
             stack.enter_context(_matcher(caller.services, stack))
         hits = _ask(caller, data, given.transform, given.similar)
         with caller.services.database.read() as tx:

@@ -17,6 +17,7 @@ from core.errors import InvalidInput
 from core.models import CrawlSession
 from core.netguard import Netguard
 from core.repo import crawls
+from core.settings import Settings
 from filigrane.commands import Caller, calling, result, say
 from filigrane.commands.cycle import run_cycle
 from filigrane.serve import running_on
@@ -32,10 +33,16 @@ def add(given: argparse.Namespace) -> int:
             rows = [_create(tx, caller, start_urls, options) for start_urls in sites]
             shown = [present.session(row, caller.links) for row in rows]
         outbox.drain(caller.services)
-        if running_on(caller.services.settings.data) is None:
-            say("filigrane: added; `filigrane serve` will crawl")
+        _tell_who_crawls(caller.services.settings)
     result(shown)
     return 0
+
+
+def _tell_who_crawls(settings: Settings) -> None:
+    if settings.distributed:
+        say("filigrane: added; the next free `filigrane crawler` will crawl")
+    elif running_on(settings.data) is None:
+        say("filigrane: added; `filigrane serve` will crawl")
 
 
 def crawl(given: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -67,6 +68,21 @@ def test_help_is_light() -> None:
     heavy = "{'sqlalchemy', 'cv2', 'numpy', 'scrapy', 'starlette', 'pydantic', 'rich'}"
     code = f"import sys, filigrane.cli; filigrane.cli.parser().format_help(); sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_who_uses_the_data_folder_alone_loads_no_client_of_a_server(tmp_path: Path) -> None:
+    code = f"""if True:
+        import sys
+        import api_shim.server, crawler.worker, matcher.worker, scheduler.clock
+        from core.services import Services
+        from core.settings import Settings
+        from pathlib import Path
+        Services.open(Settings(data=Path({str(tmp_path)!r}))).close()
+        sys.exit(str({{"psycopg", "kafka", "boto3", "botocore"}} & set(sys.modules) or ""))
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FILIGRANE_")}
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=environment)
+    assert done.stderr.strip() == ""
 
 
 @pytest.mark.parametrize(

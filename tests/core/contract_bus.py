@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -16,6 +15,7 @@ from typing import Protocol
 import pytest
 
 from core.bus import Bus, Consumer, Follower, Message, Outgoing, dead_letter
+from tests.processes import start
 
 PATIENCE = 30.0
 
@@ -106,8 +106,8 @@ class BusContract:
         )
 
     def test_messages_of_one_key_keep_their_order(self, bus: Bus) -> None:
-        for start in range(0, 200, 20):
-            bus.publish(numbered("images", 200)[start : start + 20])
+        for first in range(0, 200, 20):
+            bus.publish(numbered("images", 200)[first : first + 20])
         consumer = bus.consume("images", "g")
         messages = drain(consumer, 200)
         consumer.close()
@@ -288,19 +288,17 @@ class BusContract:
         assert_order_per_key(messages)
 
     def test_kill_of_a_member_loses_nothing_and_repeats_nothing_committed(self, bus: Bus, opener: Opener, tmp_path: Path) -> None:
-        context = multiprocessing.get_context("spawn")
         ledgers = [tmp_path / "ledger0", tmp_path / "ledger1"]
-        bus.publish(numbered("images", 2000, keys=50))
-        victim, survivor = (context.Process(target=work, args=(opener, ledger)) for ledger in ledgers)
-        victim.start()
+        bus.publish(numbered("images", 600, keys=50))
+        victim = start(work, opener, ledgers[0])
         until(lambda: len(noted(ledgers[0], "done")) >= 50)
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
         victim.join()
-        survivor.start()
+        survivor = start(work, opener, ledgers[1])
         survivor.join(PATIENCE * 2)
         assert survivor.exitcode == 0
         done = Counter(number for ledger in ledgers for number in noted(ledger, "done"))
-        assert set(done) == set(range(2000)), "every message was worked on"
+        assert set(done) == set(range(600)), "every message was worked on"
         assert {done[number] for number in noted(ledgers[0], "committed")} == {1}, "what was committed did not come again"
         assert bus.lag("images", "workers") == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import pytest
 from core.bus import Message, Outgoing, dead_letter, deadletters
 from core.bus.embedded import EmbeddedBus
 from core.errors import Unavailable
+from tests.processes import start
 
 
 @pytest.fixture
@@ -114,8 +114,7 @@ def _replay_and_die(path: Path, at: int) -> None:
 def test_a_replay_that_is_killed_loses_nothing(bus: EmbeddedBus, at: int) -> None:
     _bury(bus, 150)
     _bury(bus, 150, "object_missing")
-    process = multiprocessing.get_context("forkserver").Process(target=_replay_and_die, args=(bus.path, at))
-    process.start()
+    process = start(_replay_and_die, bus.path, at)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     list(deadletters.replay(bus, "images", "invalid_image"))

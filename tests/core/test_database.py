@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from core.database import Database
 from core.database import sqlite as module
 from core.errors import Unavailable
 from core.models import MatchSurplus, Outbox
+from tests.processes import start
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -155,11 +155,7 @@ def _open(url: str) -> None:
 
 
 def test_processes_may_migrate_a_new_database_at_once(empty_url: str) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["core.database"])  # imported once
-    processes = [context.Process(target=_open, args=(empty_url,)) for _ in range(3)]
-    for process in processes:
-        process.start()
+    processes = [start(_open, empty_url) for _ in range(3)]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]

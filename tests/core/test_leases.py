@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from core.errors import StaleLease
 from core.leases import Held
 from core.models import Lease
 from core.services import Services
+from tests.processes import start
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DOMAIN = "a.example"
@@ -183,11 +183,7 @@ def _race(url: str, folder: Path, number: int, rounds: int) -> None:
 
 
 def test_processes_never_get_the_same_epoch(database: Database, database_url: str, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["core.database"])  # imported once
-    processes = [context.Process(target=_race, args=(database_url, tmp_path, number, 30)) for number in range(2)]
-    for process in processes:
-        process.start()
+    processes = [start(_race, database_url, tmp_path, number, 30) for number in range(2)]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]

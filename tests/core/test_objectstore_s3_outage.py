@@ -8,7 +8,7 @@ import random
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -116,12 +116,14 @@ class Reader(threading.Thread):
                 self.wrong.append(f"{len(data)} bytes of none that was ever put")
 
 
-SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 100))]
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 100))]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_g05_c08_the_server_is_killed_while_it_is_written_to(seed: int, server: s3.Versitygw) -> None:
-    """0 torn, 0 lost, 0 stale; a reader of the final key never sees anything but a whole."""
+def test_g05_c08_the_server_is_killed_while_it_is_written_to(
+    seed: int, server: s3.Versitygw, record_property: Callable[[str, object], None]
+) -> None:
+    """G05, C08: an S3 server that is killed while it is written to: 0 torn, 0 lost, 0 stale; a reader sees only wholes."""
     bucket = server.bucket()
     store = opened(bucket)
     writer = Writer(store, seed)
@@ -141,8 +143,10 @@ def test_g05_c08_the_server_is_killed_while_it_is_written_to(seed: int, server: 
 
     assert writer.error is None
     assert reader.wrong == []
-    for key, digest in writer.acknowledged.items():
-        assert hashlib.sha256(store.get(key)).digest() == digest, f"{key} is lost, torn or stale"
+    lost = [key for key, digest in writer.acknowledged.items() if hashlib.sha256(store.get(key)).digest() != digest]
+    record_property("acknowledged", len(writer.acknowledged))
+    record_property("lost", len(lost))
+    assert lost == [], "lost, torn or stale"
     for info in store.list(""):
         assert hashlib.sha256(store.get(info.key)).digest() in writer.meant[info.key], f"{info.key} is torn"
 

@@ -14,6 +14,7 @@ import tarfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -230,8 +231,8 @@ def test_kills_between_objects_and_rows_and_at_the_end_of_the_cycle(services: Se
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(1000, 1040))
-def test_a_hundred_kills_on_one_disk(services: Services, seed: int) -> None:
-    """Three in each crawl, 120 in all; each time the crawl goes on within half a minute."""
+def test_a_hundred_kills_on_one_disk(services: Services, seed: int, record_property: Callable[[str, object], None]) -> None:
+    """G01: kill -9 of a crawler, three times in each crawl, 120 in all; each time the crawl goes on within half a minute."""
     chance = random.Random(seed)
     moments = [chance.randint(3, 45) for _ in range(3)]
     with Site(site_of_noise()) as site:
@@ -241,14 +242,19 @@ def test_a_hundred_kills_on_one_disk(services: Services, seed: int) -> None:
         gaps = [later.at - earlier.at for earlier, later in pairwise(site.asked)]
     heal(services)
     assert_whole(services, site, session_id)
-    assert sum(count - 1 for count in asked.values()) <= len(moments) * AT_ONCE
+    again = sum(count - 1 for count in asked.values())
+    record_property("acknowledged", len(asked))
+    record_property("refetched", again)
+    record_property("recovery seconds", round(max(gaps), 1))
+    assert again <= len(moments) * AT_ONCE
     assert max(gaps) < 30.0
     assert time.monotonic() - began < 120.0
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("step", range(1, 41))
-def test_a_kill_before_each_durable_step(services: Services, step: int) -> None:
+def test_a_kill_before_each_durable_step(services: Services, step: int, record_property: Callable[[str, object], None]) -> None:
+    """G01, C08: kill -9 of a crawler before each of its durable steps; nobody ever reads a torn artifact."""
     with Site(site_of_noise(8)) as site, Reader(services) as reader:
         session = add_session(services, f"{site.url}/")
         process = start_worker(services, segment_seconds="1", dies_at=step)
@@ -257,6 +263,7 @@ def test_a_kill_before_each_durable_step(services: Services, step: int) -> None:
         process.wait()
         with running(services):
             wait_for(services, session)
+        record_property("refetched", sum(count - 1 for count in Counter(site.paths()).values()))
     assert reader.torn == []
     heal(services)
     assert_whole(services, site, session.id, 8)

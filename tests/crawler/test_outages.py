@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -114,8 +114,8 @@ def test_without_the_database_the_crawl_stops_before_its_lease_ends_and_goes_on(
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", ["bus", "store", "database"])
-def test_two_minutes_without_it(services: Services, part: str) -> None:
-    """With leases as they are: a holder that cannot renew stops, and goes on when it can."""
+def test_two_minutes_without_it(services: Services, part: str, record_property: Callable[[str, object], None]) -> None:
+    """G10, G14: two minutes without one part, with leases as they are: a holder that cannot renew stops, and goes on when it can."""
     with Site(site_of_noise()) as site:
         session = add_session(services, f"{site.url}/", download_delay=1.0, crawl_delay=600.0)
         with workers(start(services, times={})):
@@ -132,6 +132,8 @@ def test_two_minutes_without_it(services: Services, part: str) -> None:
             wait_until(lambda: bool(batches(services, session)))
         assert_polite(site.asked, 1.0)
         asked_for = Counter(site.paths())
+    record_property("acknowledged", len(asked_for))
+    record_property("refetched", sum(count - 1 for count in asked_for.values()))
     assert set(asked_for.values()) == {1}
     (batch,) = batches(services, session)
     logged = {row["url"] for row in rows(services, batch, "pages.log")} | {row["url"] for row in rows(services, batch, "images.log")}
@@ -143,7 +145,10 @@ ENDS = [("database", 3.0), *(pytest.param(part, drain, marks=LATER) for part in 
 
 
 @pytest.mark.parametrize(("part", "drain"), ENDS)
-def test_the_end_is_not_held_up_by_what_is_away(services: Services, part: str, drain: float) -> None:
+def test_the_end_is_not_held_up_by_what_is_away(
+    services: Services, part: str, drain: float, record_property: Callable[[str, object], None]
+) -> None:
+    """G09: a crawler that is told to end while a part is away ends in time, and the next one goes on."""
     with Site(site_of_noise(SMALL)) as site:
         session = add_session(services, f"{site.url}/", download_delay=DELAY)
         process = start(services, times={**QUICK, "DRAIN": drain})
@@ -154,7 +159,9 @@ def test_the_end_is_not_held_up_by_what_is_away(services: Services, part: str, d
         with workers(start(services)):
             wait_for(services, session)
     assert_polite(site.asked)
-    assert sum(count - 1 for count in Counter(site.paths()).values()) <= AT_ONCE
+    again = sum(count - 1 for count in Counter(site.paths()).values())
+    record_property("refetched", again)
+    assert again <= AT_ONCE
     heal(services)
     assert_whole(services, site, session.id, SMALL)
 

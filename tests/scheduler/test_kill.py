@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 import time
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from core.settings import Settings
 from scheduler import clock, sweep
 from scheduler.jobs import JOBS
 from tests.core.crawled import add_account, add_session, begin, finish, hold, store
+from tests.processes import start
 
 SESSIONS = 16
 
@@ -56,8 +56,7 @@ def test_a_killed_scheduler_is_finished_by_the_next(tmp_path: Path) -> None:
     with Services.open(Settings(data=tmp_path)) as services:
         kept = _fill(services)
         before = len(_keys(services))
-        process = multiprocessing.get_context("forkserver").Process(target=_run, args=(tmp_path,))
-        process.start()
+        process = start(_run, tmp_path)
         until = time.monotonic() + 60
         while len(_keys(services)) == before:
             assert process.is_alive()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -29,13 +28,13 @@ from scheduler import sweep
 from tests.matcher.deaths import Death, match_until_killed
 from tests.matcher.pictures import crop, encoded, photo
 from tests.matcher.world import World
+from tests.processes import start
 from tests.servers import free_port
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(400)]
 PLACES: Final = ("blob", "row", "answer")
 """After the objects are stored, after the row is committed, before the answer."""
 FINDABLE_SECONDS: Final = 60
-_spawn: Final = multiprocessing.get_context("spawn")
 
 
 def serve_until_killed(settings: Settings, port: int, place: str) -> None:
@@ -61,8 +60,7 @@ def serve_until_killed(settings: Settings, port: int, place: str) -> None:
 @contextmanager
 def serving(settings: Settings, token: str, place: str = "nowhere") -> Iterator[httpx2.Client]:
     port = free_port()
-    process = _spawn.Process(target=serve_until_killed, args=(settings, port, place))
-    process.start()
+    process = start(serve_until_killed, settings, port, place)
     base = f"http://127.0.0.1:{port}"
     try:
         with httpx2.Client(base_url=base, headers={"Authorization": f"Token {token}"}, timeout=60) as http:
@@ -105,9 +103,7 @@ def tell_a_story(settings: Settings) -> None:
     with Services.open(settings) as services:
         world = World(services)
         token = accounts.token_of(settings.secret, world.account)
-        matchers = [_spawn.Process(target=match_until_killed, args=(settings, "nowhere", 1)) for _ in range(2)]
-        for matcher in matchers:
-            matcher.start()
+        matchers = [start(match_until_killed, settings, "nowhere", 1) for _ in range(2)]
         try:
             for number, place in enumerate((*PLACES, "blob")):
                 with serving(settings, token, place) as http, pytest.raises(httpx2.TransportError):

@@ -165,6 +165,7 @@ class Images:
     def _record(self, found: Sequence[tuple[Task, list[MatchDraft]]]) -> None:
         """All matches, some hundreds in a transaction; if one fails for what is in it, each message on its own."""
         drafts = sorted((draft for _, some in found for draft in some), key=lambda draft: (draft.account_id, draft.picture_id))
+        recorded = found
         try:
             for start in range(0, len(drafts), _DRAFTS):
                 self._patiently(partial(self._upsert, drafts[start : start + _DRAFTS]))
@@ -172,17 +173,18 @@ class Images:
             raise
         except Exception:
             log.exception("matcher.record_failed", messages=[place(task.message) for task, _ in found])
-            for task, some in found:
-                self._attempt(task, partial(self._upsert, some))
-        for task, some in found:
+            recorded = [(task, some) for task, some in found if self._attempt(task, partial(self._upsert, some)) is not None]
+        for task, some in recorded:
             with _about(task):
                 log.info("matcher.matched", pictures=sorted({draft.picture_id for draft in some}), matches=len(some))
 
-    def _upsert(self, drafts: Sequence[MatchDraft]) -> None:
+    def _upsert(self, drafts: Sequence[MatchDraft]) -> int:
+        """How many are new."""
         now = self._services.clock.now()
         with stage_seconds.labels("record").time():
             new = self._services.database.transact(lambda tx: matches.record(tx, drafts, now))
         _MATCHES.inc(len(new))
+        return len(new)
 
     def _bury(self, message: Message, code: str, reason: str) -> None:
         _IMAGES.labels("dead").inc()

@@ -25,7 +25,7 @@ PATIENCE: Final = timedelta(seconds=30)
 SETTLING: Final = timedelta(seconds=5)
 """From the first news that messages are gone until they are sent again: members notice it one after the other, and who published just
 before has marked its piece sent by then."""
-_PIECES: Final = 1000
+_CYCLES: Final = 1000
 _AT_ONCE: Final = 50
 _MESSAGES: Final = 1000
 """Pieces, and messages, that are published together."""
@@ -44,8 +44,8 @@ def resend(services: Services) -> Iterator[int]:
     other cycle, and its own until it is given up."""
     before = services.clock.now() - PATIENCE
     with services.database.read() as tx:
-        rows = crawls.unsent(tx, before, _PIECES)
-    for session_id, cycle in dict.fromkeys((row.session_id, row.cycle) for row in rows):
+        cycles = crawls.unsent_cycles(tx, before, _CYCLES)
+    for session_id, cycle in cycles:
         try:
             yield from _resend(services, session_id, cycle, before)
         except PieceUnreadable as error:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from ipaddress import ip_network
@@ -39,23 +37,6 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     needed("kafka", kafka.get)
     with kafka.Kafka(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker.bootstrap
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """kafka-python leaves sockets to the garbage collector."""
-    for item in items:
-        if {"kafka_server", "broker"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"))
-
-
-@pytest.fixture(autouse=True)
-def _sockets_of_kafka(request: pytest.FixtureRequest) -> Iterator[None]:
-    """They are collected before a test comes that is strict with them."""
-    yield
-    if request.node.get_closest_marker("filterwarnings"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
 
 
 def needed(part: str, get: Callable[[], T]) -> T:

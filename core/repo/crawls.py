@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from apscheduler.triggers.cron import CronTrigger
-from sqlalchemy import Select, exists, select, update
+from sqlalchemy import ColumnElement, Select, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from core import leases
@@ -287,10 +287,18 @@ def mark_sent(tx: Session, session_id: int, cycle: int, seq: int, now: datetime)
 
 def unsent(tx: Session, before: datetime, limit: int) -> list[Segment]:
     """Journal pieces that were stored before then and whose messages nobody acknowledged, without those that were given up."""
-    found = select(Segment).join(CrawlSession, CrawlSession.id == Segment.session_id)
-    found = found.where(Segment.kind == "journal", Segment.sent.is_(None), Segment.given_up.is_(None), Segment.stored < before)
-    found = found.where(CrawlSession.deleted.is_(False))
-    return list(tx.scalars(found.order_by(Segment.id).limit(limit)))
+    return list(tx.scalars(select(Segment).where(*_unsent(before)).order_by(Segment.id).limit(limit)))
+
+
+def unsent_cycles(tx: Session, before: datetime, limit: int) -> list[tuple[int, int]]:
+    """(session, cycle) of such pieces, those that wait longest first."""
+    found = select(Segment.session_id, Segment.cycle).where(*_unsent(before)).group_by(Segment.session_id, Segment.cycle)
+    return [(session_id, cycle) for session_id, cycle in tx.execute(found.order_by(func.min(Segment.id)).limit(limit))]
+
+
+def _unsent(before: datetime) -> list[ColumnElement[bool]]:
+    there = exists().where(CrawlSession.id == Segment.session_id, CrawlSession.deleted.is_(False))
+    return [Segment.kind == "journal", Segment.sent.is_(None), Segment.given_up.is_(None), Segment.stored < before, there]
 
 
 def segments_of(tx: Session, session_id: int, cycle: int, kind: str | None = None) -> list[Segment]:

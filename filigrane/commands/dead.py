@@ -22,9 +22,9 @@ TOPICS: Final = (IMAGES, SEARCHES)
 
 def list_all(given: argparse.Namespace) -> int:
     with opened(given) as services:
-        found = [letter for topic in given.topics or TOPICS for letter in deadletters.letters(services.bus, topic)]
-        pieces = _pieces(given, services, healing.given_up)
-    result([shown(letter) for letter in found if given.code in (None, letter.code)] + pieces)
+        letters = (letter for topic in given.topics or TOPICS for letter in deadletters.letters(services.bus, topic))
+        found = [shown(letter) for letter in letters if given.code in (None, letter.code)]
+        result(found + _pieces(given, services, healing.given_up))
     return 0
 
 

@@ -181,6 +181,16 @@ def test_a_piece_that_is_unreadable_is_given_up_in_the_end_and_holds_up_no_other
     assert sorted(pages) == [["http://a.example/"], ["http://a.example/2"]]
 
 
+def test_however_much_waits_in_a_cycle_in_trouble_the_next_one_has_its_turn(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = stored_cycle(services, [[image()], [page(1)], [page(2)]])
+    spoil(services, broken, 0, b"no piece")
+    later(services, 1)
+    stored_cycle(services, [[image("f" * 64)]])
+    later(services, 31)
+    monkeypatch.setattr(heal, "_CYCLES", 2)
+    assert sum(heal.resend(services)) == 1
+
+
 def test_a_piece_that_was_given_up_can_be_tried_again(services: Services) -> None:
     """What comes after it is sent again, too: it could name pictures that only the broken piece tells of."""
     session = stored_cycle(services, [[page(1)], [image()], [page(2)], [page(3)]])

@@ -13,6 +13,7 @@ from core.repo import crawls, healing
 from core.services import Services
 from core.settings import Settings
 from filigrane.cli import main
+from filigrane.doctor import examine
 from tests.core.crawled import NOW, add_account, add_session, begin, hold, store
 
 
@@ -76,6 +77,8 @@ def test_pieces_that_were_given_up_lie_there_too(tmp_path: Path, capsys: pytest.
             "message": None,
         }
         assert _says(capsys, tmp_path, "list") == [expected]
+        said = [finding.said for finding in examine(services.settings) if finding.state == "warning"]
+        assert "1 pieces were given up: their messages could not be built" in said
         assert _says(capsys, tmp_path, "list", "--topic", "searches") == []
         assert _says(capsys, tmp_path, "replay", "--code", "internal") == []
         assert _says(capsys, tmp_path, "replay", "--code", "piece_unreadable") == [expected]

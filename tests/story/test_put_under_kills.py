@@ -163,4 +163,5 @@ def test_an_api_that_is_killed_in_a_put(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_an_api_that_is_killed_in_a_put_on_kafka_postgresql_and_s3(distributed: Settings) -> None:
+    """G03: kill -9 of the API in a PUT on Kafka, PostgreSQL and S3: what was acknowledged is found, the rest leaves nothing."""
     tell_a_story(distributed)

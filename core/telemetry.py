@@ -6,7 +6,9 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import MutableMapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -28,7 +30,7 @@ def configure(role: str, *, level: int = logging.INFO) -> None:
         drop_secrets,
     ]
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer()],
+        processors=[Repeats(), *shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
@@ -42,6 +44,46 @@ def configure(role: str, *, level: int = logging.INFO) -> None:
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=foreign, processors=render))
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(max(level, logging.WARNING))  # what libraries say below that is theirs
+
+
+class Repeats:
+    """Says a warning with a code once in QUIET seconds: while a part is away, every loop meets it again each second.
+
+    Lines are the same when they differ in `_ACCIDENTAL` fields only: about another session, job or picture is another line. The next
+    one that is said has in `repeats` how many were not.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: dict[str, tuple[float, int]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, _: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Raises DropEvent."""
+        if method != "warning" or "code" not in event:
+            return event
+        with self._lock:
+            repeats = self._count(_sameness(event), self._clock())
+        return {**event, "repeats": repeats} if repeats else event
+
+    def _count(self, key: str, now: float) -> int:
+        at, repeats = self._said.get(key, (-QUIET, 0))
+        if now - at < QUIET:
+            self._said[key] = at, repeats + 1
+            raise structlog.DropEvent
+        if len(self._said) >= _REMEMBERED:
+            self._said = {each: said for each, said in self._said.items() if now - said[0] < QUIET}
+        self._said[key] = now, 0
+        return repeats
+
+
+def _sameness(event: Mapping[str, Any]) -> str:
+    return repr(sorted((name, str(value)) for name, value in event.items() if name not in _ACCIDENTAL))
+
+
+QUIET: Final = 10.0
+_REMEMBERED: Final = 1000
+_ACCIDENTAL: Final = frozenset({"attempt", "details", "error", "reason"})
 
 
 def _with_process(process: dict[str, str], _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -112,6 +112,7 @@ def _bounded(name: str, check: Check, advice: str, patient: Patient, patience: f
     except FutureTimeout:
         return [Finding(name, "failed", f"does not answer within {patience:g} s", advice)]
     except FiligraneError as error:
+        advice = "everything goes on by itself, once there is room" if error.code.endswith("_full") else advice
         return [Finding(name, "failed", scrub.text(f"{error.details} [{error.code}]"), advice)]
     except Exception as error:
         return [Finding(name, "failed", scrub.text(f"{type(error).__name__}: {error}"), advice)]

@@ -55,16 +55,14 @@ def create(
         raise InvalidInput(f"an e-mail address and a name have at most {_LINE} characters", code="too_long")
     if _named(tx, username) is not None:
         raise Conflict(f"the user name {username} is taken", code="username_taken")
-    account = Account(
-        username=username,
-        email=email,
-        full_name=full_name,
-        home=username,
-        password_hash=None if password is None else _hasher.hash(password),
-        token_hash=secrets.token_hex(32),  # until the id is known
-        operator=operator,
-        created=now,
-    )
+    password_hash = None if password is None else _hasher.hash(password)
+    account = Account(username=username, email=email, full_name=full_name, password_hash=password_hash, operator=operator, created=now)
+    return _added(tx, secret, account, now)
+
+
+def _added(tx: Session, secret: bytes, account: Account, now: datetime) -> tuple[Account, str]:
+    account.home = account.username
+    account.token_hash = secrets.token_hex(32)  # until the id is known
     tx.add(account)
     tx.flush()
     token = token_of(secret, account)
@@ -78,7 +76,8 @@ def ensure_local(tx: Session, secret: bytes, now: datetime) -> tuple[Account, st
     """The account `local`, an operator's, made on first use, and its token."""
     account = _named(tx, LOCAL)
     if account is None:
-        return create(tx, secret, LOCAL, operator=True, now=now)
+        # without a second look: who was quicker is met as a violation, after which `transact` tries again
+        return _added(tx, secret, Account(username=LOCAL, email="", full_name="", operator=True, created=now), now)
     return account, token_of(secret, account)
 
 

@@ -271,6 +271,24 @@ def test_of_many_who_make_the_local_account_all_get_the_same(postgres_url: str) 
         assert len(set(threads.map(make, range(4)))) == 1
 
 
+def test_the_local_account_that_somebody_makes_after_our_look(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = accounts._named
+
+    def look_and_be_late(tx: Session, username: str) -> Account | None:
+        monkeypatch.setattr(accounts, "_named", look)
+        found = look(tx, username)
+        database.transact(make)
+        return found
+
+    def make(tx: Session) -> tuple[int, str]:
+        account, token = accounts.ensure_local(tx, b"secret", NOW)
+        return account.id, token
+
+    with opened(postgres_url, connections=4) as database:
+        monkeypatch.setattr(accounts, "_named", look_and_be_late)
+        assert database.transact(make) == database.transact(make)
+
+
 # --- a server that stops
 
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import telemetry
+from core.clock import ManualClock
 from core.version import version
 
 
@@ -107,3 +108,42 @@ def test_whatever_a_url_holds_the_event_is_one_line_that_gives_it_back(url: str)
     assert stream.getvalue().rstrip("\n").isprintable()
     line = json.loads(stream.getvalue())
     assert line["url"] == url or "***" in line["url"]
+
+
+# --- repeats
+
+
+def test_a_warning_is_said_once_in_ten_seconds_and_then_how_often_it_was_not() -> None:
+    clock = ManualClock()
+    said = telemetry.Repeats(clock.monotonic)
+    line = {"event": "job_failed", "job": "look", "code": "database_unavailable"}
+    assert said(None, "warning", line | {"attempt": 1}) == line | {"attempt": 1}
+    for attempt in (2, 3):
+        clock.advance(3)
+        with pytest.raises(structlog.DropEvent):
+            said(None, "warning", line | {"attempt": attempt})
+    clock.advance(4)
+    assert said(None, "warning", dict(line))["repeats"] == 2
+
+
+def test_what_is_about_something_else_or_no_warning_is_always_said() -> None:
+    said = telemetry.Repeats(ManualClock().monotonic)
+    line: dict[str, object] = {"event": "waits", "code": "store_unavailable"}
+    others: list[tuple[str, dict[str, object]]] = [
+        ("warning", line | {"session": 1}),
+        ("warning", line | {"session": 2}),
+        ("warning", line),
+        ("error", line),
+        ("error", line),
+    ]
+    others += [("warning", {"event": "waits"})] * 2
+    assert [said(None, method, dict(event)) for method, event in others] == [event for _, event in others]
+
+
+def test_what_was_said_is_not_remembered_for_ever() -> None:
+    clock = ManualClock()
+    said = telemetry.Repeats(clock.monotonic)
+    for number in range(5000):
+        said(None, "warning", {"event": "waits", "code": "c", "session": number})
+        clock.advance(1)
+    assert len(said._said) <= 1000

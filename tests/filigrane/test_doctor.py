@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from core import highwater
+from core.errors import Unavailable
 from core.monitor import monitoring
 from core.services import Services
 from core.settings import PREFIX, Settings
@@ -92,6 +93,16 @@ def test_a_part_that_hangs_is_one_finding(tmp_path: Path) -> None:
         Finding("bus", "failed", "does not answer within 0.1 s", "start it")
     ]
     gate.set()
+
+
+def test_a_full_disk_has_advice_of_its_own(tmp_path: Path) -> None:
+    def is_full(_: Patient) -> Iterator[Finding]:
+        raise Unavailable("the object store is full; free some space", code="store_full")
+        yield
+
+    [finding] = _bounded("object store", is_full, "check the bucket", Patient(Settings(data=tmp_path)), 5)
+    assert finding.said == "the object store is full; free some space [store_full]"
+    assert finding.advice == "everything goes on by itself, once there is room"
 
 
 def test_a_restored_database_is_found_and_accepted(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,6 @@ def test_a_part_that_hangs_is_one_finding(tmp_path: Path) -> None:
 def test_a_full_disk_has_advice_of_its_own(tmp_path: Path) -> None:
     def is_full(_: Patient) -> Iterator[Finding]:
         raise Unavailable("the object store is full; free some space", code="store_full")
-        yield
 
     [finding] = _bounded("object store", is_full, "check the bucket", Patient(Settings(data=tmp_path)), 5)
     assert finding.said == "the object store is full; free some space [store_full]"

@@ -11,11 +11,11 @@ import psycopg
 import structlog
 from psycopg.abc import PQGen
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from core.database.backend import Backend
-from core.database.failures import BUSY, CONFLICT, failure
+from core.database.failures import AWAY, BUSY, CONFLICT, failure
 from core.errors import Unavailable
 
 RV = TypeVar("RV")
@@ -36,12 +36,17 @@ _CONNECTING: Final = {
     "tcp_user_timeout": "20000",
     "application_name": "filigrane",
 }
+_EXHAUSTED: Final = "This connection is closed"
+"""What the pool says of new connections that are dead when they are used first: SQLAlchemy 2 has no other sign of it."""
 _MIGRATION_LOCK: Final = 0x66696C69
 """Of `pg_advisory_xact_lock`: the letters `fili`."""
 
 
 class Patient(psycopg.Connection[Any]):
-    """A connection that waits for an answer, but not for ever: keepalives do not notice a server that was stopped."""
+    """A connection that waits for an answer, but not for ever: keepalives do not notice a server that was stopped.
+
+    Its errors say what the server says first; the detail behind it quotes rows, a token's hash too.
+    """
 
     patience: float = PATIENCE
 
@@ -49,9 +54,11 @@ class Patient(psycopg.Connection[Any]):
         limit = timeout if timeout is not None or math.isinf(self.patience) else self.patience
         try:
             return super().wait(gen, interval=interval, timeout=limit)
-        except psycopg.OperationalError as error:
-            if error.sqlstate is None:  # cut, or given up in the middle of an exchange: of no use any more
-                self.pgconn.finish()
+        except psycopg.Error as error:
+            if error.diag.message_primary:
+                error.args = (error.diag.message_primary,)
+            if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+                self.pgconn.finish()  # cut, or given up in the middle of an exchange: of no use any more
             raise
 
 
@@ -100,6 +107,8 @@ class Postgres(Backend):
     def unavailable(self, error: BaseException) -> Unavailable | None:
         if isinstance(error, PoolTimeout):  # every connection of this process is in use
             return BUSY.error()
+        if isinstance(error, InvalidRequestError) and error.args == (_EXHAUSTED,):
+            return AWAY.error()
         cause = error.orig if isinstance(error, DBAPIError) else error
         meant = failure(cause) if isinstance(cause, psycopg.Error) else None
         if meant is None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import make_url, select, text
+from sqlalchemy import event, make_url, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
@@ -77,11 +77,22 @@ def test_wrong_credentials_say_what_to_do_and_tell_nobody_the_secret(postgres_se
 
 
 def test_rows_are_never_told_with_an_error(postgres_url: str) -> None:
+    """Neither by the server's details, which quote what clashes, nor by the statement's parameters."""
+    row = {"username": "x", "home": "x", "token_hash": "hash-of-a-token", "created": NOW}
     with opened(postgres_url) as database:
-        for _ in range(2):
+        for names in ({}, {"username": "y", "home": "y"}, {"username": None}):
             with pytest.raises(IntegrityError) as caught, database.write() as tx:
-                tx.add_all(Account(username=name, home=name, token_hash="hash-of-a-token", created=NOW) for name in ("x", "y"))
-        assert "hash-of-a-token" not in str(caught.value).partition("DETAIL")[0]
+                tx.add_all([Account(**row), Account(**{**row, **names})])
+            told = "".join(traceback.format_exception(caught.value))
+            assert "constraint" in told
+            assert "hash-of-a-token" not in told
+
+
+def test_connections_that_die_before_they_are_used_are_an_outage(postgres_url: str) -> None:
+    """As a pooler gives them out whose server is away."""
+    with opened(postgres_url) as database:
+        event.listen(database.engine, "connect", lambda raw, _: raw.pgconn.finish())
+        assert code_of(database) == "database_unavailable"
 
 
 STATES = [

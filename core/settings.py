@@ -71,6 +71,7 @@ class Settings(BaseSettings):
         default=(), description="Networks (CIDR, with commas) that crawling and remote URLs may reach although they are private."
     )
     topic_partitions: int = Field(default=8, ge=1, le=1024, description="Partitions of each topic.")
+    crawler_sessions: int = Field(default=500, ge=1, description="Most sessions that a crawler runs at once; its memory grows with them.")
     segment_seconds: float = Field(
         default=10.0, gt=0, allow_inf_nan=False, description="How long a segment of pictures stays open; pages take six times as long."
     )

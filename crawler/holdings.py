@@ -58,7 +58,6 @@ class Holdings:
         self._services = services
         self._holder = holder
         self._holdings: dict[str, _Holding] = {}
-        self._seen: set[str] = set()
 
     # --- what is held
 
@@ -78,15 +77,16 @@ class Holdings:
         """Whether the lease of now still lasts, whenever that is asked."""
         held = self.held(domain)
 
-        def lasts() -> bool:
-            holding = self._holdings.get(domain)
-            return holding is not None and held is not None and holding.held.epoch == held.epoch and self._lasts(holding)
-
-        return lasts
+        return lambda: held is not None and self.has(held) and self.lasts(domain)
 
     def _lasts(self, holding: _Holding) -> bool:
         clock, lasts = self._services.clock, holding.ttl - holding.margin
         return clock.monotonic() - holding.renewed < lasts and clock.now() - holding.renewed_at < timedelta(seconds=lasts)
+
+    def has(self, held: Held) -> bool:
+        """Whether this lease was not lost, nor lost and taken anew."""
+        holding = self._holdings.get(held.domain)
+        return holding is not None and holding.held.epoch == held.epoch
 
     def held(self, domain: str) -> Held | None:
         holding = self._holdings.get(domain)
@@ -135,12 +135,10 @@ class Holdings:
         with self._services.database.write() as tx:
             held = self._renewed(tx, mine.held, max(ttl, mine.ttl), max(delay, mine.held.delay)) if mine else None
             if held is None:
-                restart = domain not in self._seen
-                held = leases.acquire(tx, domain, self._holder, ttl, now, delay=delay, restart=restart, ask=pictures)
+                held = leases.acquire(tx, domain, self._holder, ttl, now, delay=delay, restart=True, ask=pictures)
         if held is None:
             self._holdings.pop(domain, None)
             return None
-        self._seen.add(domain)
         if mine is not None and mine.held.epoch == held.epoch:
             mine.held, mine.ttl, mine.renewed, mine.renewed_at = held, max(ttl, mine.ttl), asked, now
         else:
@@ -189,7 +187,6 @@ class Holdings:
 
     def release(self, domain: str) -> None:
         holding = self._holdings.pop(domain, None)
-        self._seen.discard(domain)
         if holding is not None:
             with self._services.database.write() as tx:
                 leases.release(tx, holding.held)

@@ -68,9 +68,10 @@ class Leasing:
         """Whether another worker had it when we asked a moment ago."""
         return self._now() < self._refused_until.get(domain, float("-inf")) + REFUSED_FOR
 
-    def is_open(self, domain: str) -> bool:
-        """Whether a session may begin there: it is not being given back, and nobody refused it a moment ago."""
-        return self._is_time(domain) and not self._running.holdings.yields(domain)
+    def closed(self) -> set[str]:
+        """Domains where no session may begin: they are being given back, or were refused a moment ago."""
+        yielding = {domain for domain in self._running.holdings.domains() if self._running.holdings.yields(domain)}
+        return yielding | {domain for domain in self._refused_until if not self._is_time(domain)}
 
     def _is_time(self, domain: str) -> bool:
         return self._now() >= self._refused_until.get(domain, 0.0)

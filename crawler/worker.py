@@ -38,6 +38,8 @@ AGENT: Final = "filigrane/0.1"
 TICK: Final = 0.05
 LOOK: Final = 1.0
 """Seconds between looks at the database for sessions that wait, are paused or deleted, and for leases."""
+AT_A_LOOK: Final = 8
+"""Sessions that a look begins: the other workers look too, and are to find some."""
 REFUSED_FOR: Final = 2.0
 """Seconds before a session that could not begin is tried again."""
 DRAIN: Final = 18.0
@@ -136,16 +138,18 @@ class Worker:
     # --- sessions come
 
     async def _look(self) -> None:
-        """Begins what waits; ends what was paused or deleted. One look at a time: no session may begin twice."""
+        """Begins some of what waits; ends what was paused or deleted. One look at a time: no session may begin twice."""
         async with self._looking:
             if not self._tidied:
                 await self._tidy()
             await self._check()
-            for session in await self._threads.run(self._waiting, list(self._running.cycles)):
-                if not self._draining and self._leasing.is_open(session.domain) and self._is_time(session.id):
-                    await self._try(session)
             now = self._services.clock.monotonic()
             self._refused_until = {key: until for key, until in self._refused_until.items() if until > now}
+            for session in await self._waiting():
+                if not self._draining and session.domain not in self._leasing.closed():
+                    await self._try(session)
+                if session.id in self._running.cycles:  # there may be more
+                    self._news.set()
 
     async def _tidy(self) -> None:
         """What an earlier process left of cycles that are over is of no use any more."""
@@ -168,13 +172,18 @@ class Worker:
         with self._services.database.read() as tx:
             return crawls.states(tx, sessions)
 
-    def _waiting(self, running: list[int]) -> list[CrawlSession]:
-        with self._services.database.read() as tx:
-            found = crawls.waiting(tx, 1000, holder=self._place.holder, running=running, now=self._services.clock.now())
-        return [session for session in found if self._only_session in (None, session.id)]
+    async def _waiting(self) -> list[CrawlSession]:
+        """As many as there is room for, a few at most."""
+        running, settings = self._running.cycles, self._services.settings
+        room = min(AT_A_LOOK, settings.crawler_sessions - len(running))
+        if room <= 0 or self._draining:
+            return []
+        return await self._threads.run(self._found, room, [*running, *self._refused_until], self._leasing.closed())
 
-    def _is_time(self, session: int) -> bool:
-        return self._services.clock.monotonic() >= self._refused_until.get(session, 0.0)
+    def _found(self, room: int, beside: list[int], closed: set[str]) -> list[CrawlSession]:
+        with self._services.database.read() as tx:
+            now, holder = self._services.clock.now(), self._place.holder
+            return crawls.waiting(tx, room, holder=holder, now=now, beside=beside, closed=closed, only=self._only_session)
 
     async def _try(self, session: CrawlSession) -> None:
         """A session that cannot begin does not keep the others waiting."""
@@ -199,7 +208,7 @@ class Worker:
         if held is None:
             return
         cycle, closing = await self._threads.run(self._open_cycle, held, session.id)
-        if self._draining:  # whoever comes next goes on with it
+        if self._draining or not self._running.holdings.has(held):  # whoever comes next goes on with it
             return
         self._running.journal.left.pop(cycle.key, None)
         self._running.cycles[session.id] = cycle

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from apscheduler.triggers.cron import CronTrigger
-from sqlalchemy import ColumnElement, Select, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, case, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from core import leases
@@ -133,13 +133,31 @@ def _set_state(tx: Session, account_id: int, session_id: int, state: str, now: d
 # --- cycles
 
 
-def waiting(tx: Session, limit: int, *, holder: str, running: Collection[int], now: datetime) -> list[CrawlSession]:
-    """Sessions that this worker may run, beside those that it runs: pending ones, and running ones (whose worker may be dead) of domains
-    that it holds or that nobody does; the longest waiting first."""
+def waiting(
+    tx: Session,
+    limit: int,
+    *,
+    holder: str,
+    now: datetime,
+    beside: Collection[int] = (),
+    closed: Collection[str] = (),
+    only: int | None = None,
+) -> list[CrawlSession]:
+    """Sessions that this worker may run: pending ones, and running ones (whose worker may be dead) of domains that it holds or that nobody
+    does. First those of domains that were its own last; the others by chance, so that workers that look at once do not find the same.
+
+    Args:
+        beside: sessions that are left out.
+        closed: domains whose sessions are.
+        only: just this session.
+    """
     wanted = select(CrawlSession).outerjoin(Lease, Lease.domain == CrawlSession.domain)
-    wanted = wanted.where(CrawlSession.state.in_(("pending", "running")), CrawlSession.deleted.is_(False), CrawlSession.id.not_in(running))
+    wanted = wanted.where(CrawlSession.state.in_(("pending", "running")), CrawlSession.deleted.is_(False))
+    wanted = wanted.where(CrawlSession.id.not_in(beside), CrawlSession.domain.not_in(closed))
     wanted = wanted.where(Lease.domain.is_(None) | (Lease.holder == holder) | (Lease.expires <= leases.clock(tx, now)))
-    return list(tx.scalars(wanted.order_by(CrawlSession.mtime, CrawlSession.id).limit(limit)))
+    if only is not None:
+        wanted = wanted.where(CrawlSession.id == only)
+    return list(tx.scalars(wanted.order_by(case((Lease.holder == holder, 0), else_=1), func.random()).limit(limit)))
 
 
 def states(tx: Session, sessions: Collection[int]) -> dict[int, str]:

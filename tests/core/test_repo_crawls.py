@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
+from core import leases
 from core.errors import Conflict, InvalidInput, NotFound, ObjectMissing, StaleLease
 from core.models import Outbox, Segment, Static
 from core.repo import crawls
@@ -26,7 +28,7 @@ def test_a_new_session_is_pending_and_told_of(services: Services) -> None:
     assert (session.state, session.cycle_count, session.download_delay, session.ctime) == ("pending", 0, 1.0, NOW)
     assert messages(services) == 1
     with services.database.read() as tx:
-        assert [row.id for row in crawls.waiting(tx, 10, holder="worker", running=(), now=NOW)] == [session.id]
+        assert [row.id for row in crawls.waiting(tx, 10, holder="worker", now=NOW)] == [session.id]
 
 
 def test_accounts_do_not_see_each_others(services: Services) -> None:
@@ -100,7 +102,7 @@ def test_what_the_owner_did_meanwhile_stays(services: Services) -> None:
         assert after.state == state
         assert after.deleted or after.next_due is None
         with services.database.read() as tx:
-            assert [row.id for row in crawls.waiting(tx, 10, holder="worker", running=(), now=NOW)] == []
+            assert [row.id for row in crawls.waiting(tx, 10, holder="worker", now=NOW)] == []
 
 
 def test_a_session_paused_and_resumed_loses_no_cycle(services: Services) -> None:
@@ -232,12 +234,35 @@ def test_two_schedulers_wake_a_session_once(services: Services) -> None:
     assert begin(services, held, sessions[0].id).cycle_count == 2
 
 
-def test_the_longest_waiting_comes_first(services: Services) -> None:
-    owner = add_account(services)
-    late, early = add_session(services, owner, now=at(9)), add_session(services, owner, now=at(1))
+def waiting(services: Services, limit: int, **asked: Any) -> list[int]:
     with services.database.read() as tx:
-        assert [row.id for row in crawls.waiting(tx, 10, holder="worker", running=(), now=NOW)] == [early.id, late.id]
-        assert [row.id for row in crawls.waiting(tx, 1, holder="worker", running=(), now=NOW)] == [early.id]
+        return [row.id for row in crawls.waiting(tx, limit, holder="worker", now=NOW, **asked)]
+
+
+def test_what_waits_comes_in_no_order(services: Services) -> None:
+    owner = add_account(services)
+    sessions = [add_session(services, owner).id for _ in range(8)]
+    found = [waiting(services, 3) for _ in range(12)]
+    assert all(len(set(some)) == 3 for some in found)
+    assert len({tuple(some) for some in found}) > 1
+    assert sorted(waiting(services, 100)) == sessions
+
+
+def test_sessions_of_ones_own_domains_come_before_the_others(services: Services) -> None:
+    owner = add_account(services)
+    sessions = [add_session(services, owner, domain=f"{number}.test").id for number in range(8)]
+    with services.database.write() as tx:
+        for number, holder in ((3, "worker"), (4, "other")):
+            assert leases.acquire(tx, f"{number}.test", holder, 30.0, NOW) is not None
+    assert [waiting(services, 1) for _ in range(6)] == [[sessions[3]]] * 6
+    assert sorted(waiting(services, 9)) == sorted({*sessions} - {sessions[4]})
+
+
+def test_only_what_is_asked_for_waits(services: Services) -> None:
+    owner = add_account(services)
+    sessions = [add_session(services, owner, domain=f"{number}.test").id for number in range(4)]
+    assert sorted(waiting(services, 9, beside=sessions[:1], closed={"2.test"})) == [sessions[1], sessions[3]]
+    assert waiting(services, 1, only=sessions[2]) == [sessions[2]]
 
 
 def test_pieces_that_nobody_acknowledged(services: Services) -> None:

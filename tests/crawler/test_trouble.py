@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from core.leases import Held
 from core.models import CrawlSession, Lease
 from core.segments.warc import records
 from core.services import Services
@@ -29,7 +30,7 @@ from crawler.queue import Dispatcher
 from crawler.recover import recover
 from crawler.robots import Robots
 from crawler.rulebook import Rulebook
-from crawler.worker import Worker
+from crawler.worker import AT_A_LOOK, Worker
 from tests.crawler.crawling import add_session, artifact, batches, crawl, pictures, rows, running, session_of, wait_for, wait_until
 from tests.crawler.test_kill import assert_whole, site_of_noise, start_worker
 from tests.crawler.test_worker import page, picture
@@ -184,6 +185,68 @@ def test_two_looks_at_once_begin_a_session_once(services: Services, worker: Work
     together(worker._look(), worker._look(), worker._look())
     assert list(worker._running.cycles) == [session.id]
     assert [len(list(turns)) for turns in worker._running.dispatcher._turns.values()] == [1]
+
+
+def test_two_workers_share_what_came_at_once(services: Services, worker: Worker) -> None:
+    """Each look begins a few, whoever looks first."""
+    sessions = {add_session(services, f"http://127.0.0.1:{port}/").id for port in range(1, 2 * AT_A_LOOK + 3)}
+    with place.taken(services.settings.data, "other") as own:
+        other = Worker(services, own, threading.Event(), None)
+        together(worker._look())
+        assert worker._news.is_set(), "the next look does not wait"
+        together(other._look())
+        shares = [set(each._running.cycles) for each in (worker, other)]
+        assert [len(share) for share in shares] == [AT_A_LOOK, AT_A_LOOK]
+        together(worker._look(), other._look())
+        shares = [set(each._running.cycles) for each in (worker, other)]
+        worker._news.clear()
+        together(worker._look())
+        assert not worker._news.is_set(), "nothing is left"
+        other._running.journal.close()
+    assert shares[0] | shares[1] == sessions
+    assert not shares[0] & shares[1]
+
+
+def test_a_worker_runs_no_more_sessions_than_it_is_told(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path, crawler_sessions=3, allow_networks=(ip_network("127.0.0.0/8"),))
+    with Services.open(settings) as services, Site({"/": page()}) as site:
+        sessions = [add_session(services, f"{site.url}/") for _ in range(7)]
+        with place.taken(tmp_path, "unit") as own:
+            worker = Worker(services, own, threading.Event(), None)
+            for _ in range(3):
+                together(worker._look())
+            assert len(worker._running.cycles) == 3
+            worker._running.journal.close()
+        with running(services, "unit"):
+            wait_for(services, *sessions)
+
+
+def test_who_crawls_one_session_finds_it_among_many(services: Services) -> None:
+    sessions = [add_session(services, f"http://127.0.0.1:{port}/") for port in range(1, 4 * AT_A_LOOK)]
+    with place.taken(services.settings.data, "unit") as own:
+        worker = Worker(services, own, threading.Event(), sessions[-1].id)
+        together(worker._look())
+        assert list(worker._running.cycles) == [sessions[-1].id]
+        worker._running.journal.close()
+
+
+def test_a_lease_that_is_lost_while_a_session_is_opened_begins_nothing(
+    services: Services, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = add_session(services, "http://127.0.0.1:9/")
+    opened = worker._open_cycle
+
+    def slowly(held: Held, session_id: int) -> Any:
+        found = opened(held, session_id)
+        with services.database.write() as tx:
+            lease = tx.get_one(Lease, session.domain)
+            lease.holder, lease.epoch = "other", lease.epoch + 1
+        assert worker._running.holdings.renew({session.domain: 1.0}) == [session.domain]
+        return found
+
+    monkeypatch.setattr(worker, "_open_cycle", slowly)
+    together(worker._look())
+    assert not worker._running.cycles
 
 
 def test_what_an_old_cycle_hears_late_does_not_touch_the_new_one(services: Services, worker: Worker) -> None:

@@ -220,6 +220,23 @@ def test_g12_lasting_damage_is_told(proxy: Proxy, faulty: S3Store, monkeypatch: 
     assert sum(seen) < 2 * MB, "who counts bytes must not take it for whole"
 
 
+def test_g12_a_body_that_stays_short_is_told(proxy: Proxy, faulty: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer is whole by its own Content-Length, and yet there is nothing in it."""
+    monkeypatch.setattr(connection, "TRIES", 3)
+    faulty.put("a", bytes(MB))
+    asked: list[str] = []
+
+    def behaviour(call: Call) -> Answer | None:
+        asked.append(call.method)
+        assert len(asked) < 20, "for ever"
+        return replace(call.forward(), body=b"") if call.method == "GET" else call.forward()
+
+    proxy.behaviour = behaviour
+    with pytest.raises(Corrupt):
+        list(faulty.stream("a"))
+    assert asked.count("GET") == connection.TRIES
+
+
 def test_g12_who_does_not_answer_is_not_waited_for_for_ever(proxy: Proxy, faulty: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_CONFIG", connection._CONFIG.merge(Config(read_timeout=0.3)))
     hung = threading.Event()

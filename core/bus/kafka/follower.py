@@ -8,6 +8,7 @@ from core.bus import Message
 from core.bus.kafka.clients import Clients, translated
 from core.bus.kafka.reader import Reader
 from core.bus.kafka.topics import Topic, Topics
+from core.errors import Unavailable
 
 
 class KafkaFollower(Reader):
@@ -19,9 +20,13 @@ class KafkaFollower(Reader):
         self._seen: Topic = topics.look(topic)
         self._client = clients.consumer(None)
         partitions = [self._partition(number) for number in range(self._seen.partitions)]
-        with translated("the ends of a topic"):
-            self._client.assign(partitions)
-            offsets = self._client.end_offsets(partitions) if start == "latest" else self._client.beginning_offsets(partitions)
+        try:
+            with translated("the ends of a topic"):
+                self._client.assign(partitions)
+                offsets = self._client.end_offsets(partitions) if start == "latest" else self._client.beginning_offsets(partitions)
+        except Unavailable:  # who tries again until the brokers are back would leave a client each time
+            self.close()
+            raise
         for partition, offset in offsets.items():
             self._client.seek(partition, offset)
 

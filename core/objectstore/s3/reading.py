@@ -118,6 +118,8 @@ def _resumed(connection: Connection, stored: Stored, start: int, end: int) -> It
                     start += len(piece)
                     tries = connection.tries(stored.name)
                     yield piece
+            if start < end:
+                raise Corrupt(f"{stored.name}: the body ended before its end", code="length_mismatch")
         except CAUGHT as error:
             tries.failed(error)
 

@@ -40,6 +40,8 @@ LOOK: Final = 1.0
 """Seconds between looks at the database for sessions that wait, are paused or deleted, and for leases."""
 AT_A_LOOK: Final = 8
 """Sessions that a look begins: the other workers look too, and are to find some."""
+AGAIN: Final = 0.25
+"""Seconds until the next look where there may be more: in between the others look."""
 REFUSED_FOR: Final = 2.0
 """Seconds before a session that could not begin is tried again."""
 DRAIN: Final = 18.0
@@ -69,6 +71,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused_until: dict[int, float] = {}
         self._news = threading.Event()
+        self._again_at = float("inf")
         self._draining = False
         self._tidied = False
         self._looking = asyncio.Lock()
@@ -143,13 +146,13 @@ class Worker:
             if not self._tidied:
                 await self._tidy()
             await self._check()
-            now = self._services.clock.monotonic()
+            now, self._again_at = self._services.clock.monotonic(), float("inf")
             self._refused_until = {key: until for key, until in self._refused_until.items() if until > now}
             for session in await self._waiting():
                 if not self._draining and session.domain not in self._leasing.closed():
                     await self._try(session)
-                if session.id in self._running.cycles:  # there may be more
-                    self._news.set()
+                if session.id in self._running.cycles:
+                    self._again_at = now + AGAIN
 
     async def _tidy(self) -> None:
         """What an earlier process left of cycles that are over is of no use any more."""
@@ -256,7 +259,8 @@ class Worker:
                 self._storing.close_segments(cycle)
             self._maybe_end(cycle)
         self._running.journal.sync()
-        if self._news.is_set() and not self._looking.locked():
+        is_time = self._services.clock.monotonic() >= self._again_at
+        if (self._news.is_set() or is_time) and not self._looking.locked():
             self._news.clear()
             self._spawn(self._look())
 

@@ -6,6 +6,7 @@ import functools
 import http.server
 import io
 import multiprocessing
+import sys
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
@@ -33,9 +34,16 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
                     file.write(f"{time.monotonic():.4f} {self.path}\n")
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed, or gave up, is no news."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 def _serve(folder: str, host: str, asked: Path | None, pipe: Connection, answers: Counted) -> None:
     _Handler.answers, _Handler.asked = answers, asked
-    server = http.server.ThreadingHTTPServer((host, 0), functools.partial(_Handler, directory=folder))
+    server = _Server((host, 0), functools.partial(_Handler, directory=folder))
     pipe.send(server.server_port)
     server.serve_forever()
 

@@ -82,12 +82,22 @@ def workers(*processes: subprocess.Popen[bytes]) -> Iterator[list[subprocess.Pop
     try:
         yield listed
         for process in listed:
+            wait_until(lambda process=process: takes_sigterm(process))  # type: ignore[misc]
             process.terminate()
         assert [process.wait(30) for process in listed] == [0] * len(listed)
     finally:
         for process in listed:
             process.kill()
             process.wait()
+
+
+def takes_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has begun to handle the signal (or is gone): one that was just started would only die of it."""
+    if process.poll() is not None:
+        return True
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def assert_polite(asked: Sequence[Asked], delay: float = DELAY) -> None:

@@ -67,10 +67,18 @@ def register_all(services: Services, served: Served) -> int:
 
 def kill(data: Path, role: str) -> None:
     """kill -9 of a role's process, as `serve` notes it; waits for the next one."""
-    note = data / "run" / f"{role}.pid"
-    pid = int(note.read_text())
+    wait_until(lambda: noted_pid(data, role) is not None)
+    pid = noted_pid(data, role)
+    assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: note.exists() and note.read_text().strip() not in ("", str(pid)))
+    wait_until(lambda: noted_pid(data, role) not in (None, pid))
+
+
+def noted_pid(data: Path, role: str) -> int | None:
+    try:
+        return int((data / "run" / f"{role}.pid").read_text())
+    except FileNotFoundError:  # it has died, and the next one is not there yet
+        return None
 
 
 def test_a_kill_of_each_kind_changes_nothing(tmp_path: Path) -> None:

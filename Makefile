@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-long lint bench bench-crawl bench-store bench-bus bench-matcher lock clean install install-dev
+.PHONY: demo test test-long lint bench bench-crawl bench-store bench-bus bench-matcher bench-distributed lock clean install install-dev
 
 install: $(VENV)/.demo
 install-dev: $(VENV)/.dev
@@ -60,6 +60,11 @@ bench-matcher: install-dev
 	$(BIN)/python -m tests.servers
 	$(BIN)/python -m bench.matcher $(if $(QUICK),--quick)
 	$(BIN)/python -m bench.matcher --distributed $(if $(QUICK),--quick)
+
+# SITES="FOLDER FOLDER": trees of static pages, such as those of Debian's packages of documentation.
+bench-distributed: install-dev
+	$(BIN)/python -m tests.servers
+	$(BIN)/python -m bench.distributed $(SITES:%=--site %)
 
 # New locks: hashes, no addresses, the same file for every platform.
 lock: $(BIN)/python

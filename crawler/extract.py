@@ -56,7 +56,9 @@ _SPACE: Final = " \t\n\r\f"
 _META_IMAGES: Final = frozenset(
     {"og:image", "og:image:url", "og:image:secure_url", "twitter:image", "twitter:image:src", "msapplication-tileimage"}
 )
-_REL_LINKS: Final = frozenset({"next", "prev", "canonical", "amphtml"})
+_REL_LINKS: Final = frozenset(
+    {"next", "prev", "canonical", "amphtml", "index", "contents", "start", "first", "last", "up", "home", "search", "help"}
+)
 _REL_IMAGES: Final = frozenset({"icon", "image_src", "apple-touch-icon", "apple-touch-icon-precomposed", "mask-icon"})
 
 
@@ -250,8 +252,8 @@ class _Page:
 
     def _link(self, attributes: dict[str, str | None], node: LexborNode) -> None:
         rels = set((attributes.get("rel") or "").lower().split())
-        if rels & _REL_LINKS:
-            self._add("link", attributes.get("href"))
+        if rels & _REL_LINKS and "xml" not in (attributes.get("type") or "").replace("xhtml+xml", "").lower():
+            self._add("link", attributes.get("href"))  # a search that is described in XML is no page
         elif rels & _REL_IMAGES or ("preload" in rels and attributes.get("as") == "image"):
             self._add("image", attributes.get("href"))
             self._add_set(attributes.get("imagesrcset"))

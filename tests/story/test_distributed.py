@@ -146,6 +146,6 @@ def test_a_kill_of_everything_once(deployed: Deployment, tmp_path: Path, record_
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(20))
 def test_stories_with_kills(deployed: Deployment, tmp_path: Path, seed: int, record_property: Callable[[str, object], None]) -> None:
-    """The story over Kafka, S3 and PostgreSQL, with kill -9 of each kind of process and of each server."""
+    """Story over Kafka, S3 and PostgreSQL: kill -9 of each kind of process and of each server, three sessions at once."""
     with serve(build(tmp_path / "web", mark=watermark)) as served:
         story(deployed, served, seed, record_property)

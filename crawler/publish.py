@@ -189,7 +189,7 @@ def http_date(value: str) -> datetime | None:
 
 
 class PieceUnreadable(FiligraneError):
-    """A journal piece of which the messages of others depend, too, cannot be read."""
+    """A journal piece cannot be read; the messages of the pieces after it depend on it too."""
 
     default_code = "piece_unreadable"
 

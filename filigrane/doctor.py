@@ -21,7 +21,7 @@ from typing import Final, Literal, NamedTuple
 
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import func, select, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 import core
@@ -30,11 +30,11 @@ from core.bus import Bus, Outgoing
 from core.database import Database
 from core.errors import FiligraneError, Unavailable
 from core.events import IMAGES
-from core.models import CrawlSession, Lease
 from core.objectstore import ObjectStore
 from core.repo import figures, healing
 from core.services import open_bus, open_database, open_store
 from core.settings import Settings
+from matcher.member import GROUP
 
 State = Literal["ok", "warning", "failed"]
 PATIENCE: Final = 20.0
@@ -225,7 +225,7 @@ def _bus(patient: Patient) -> Iterator[Finding]:
             if time.monotonic() > until:
                 raise Unavailable("a message was acknowledged and does not come back", code="bus_mute")
     yield Finding("bus", "ok", f"a message went ({1000 * took:.0f} ms) and came back")
-    lag = bus.lag(IMAGES, "matcher")
+    lag = bus.lag(IMAGES, GROUP)
     yield Finding("bus", "ok", f"{lag} messages of pictures wait for a matcher")
 
 
@@ -254,14 +254,9 @@ def _roles(patient: Patient) -> Iterator[Finding]:
     now = datetime.now(UTC)
     with patient.database.read() as tx:
         waiting = figures.waiting(tx)
-        held = tx.execute(select(Lease.holder, func.count()).where(Lease.expires > now).group_by(Lease.holder).order_by(Lease.holder)).all()
-        leased = select(Lease.domain).where(Lease.expires > now)
-        idle = select(func.count()).where(
-            CrawlSession.state == "running", CrawlSession.deleted.is_(False), ~CrawlSession.domain.in_(leased)
-        )
-        alone = tx.scalar(idle) or 0
+        held, alone = figures.holders(tx, now), figures.abandoned(tx, now)
         given_up = len(healing.given_up(tx))
-    holders = ", ".join(f"{holder} ({count})" for holder, count in held) or "none"
+    holders = ", ".join(f"{holder} ({count})" for holder, count in held.items()) or "none"
     yield Finding("crawlers", "ok", f"leases are held by: {holders}")
     if alone:
         yield Finding("crawlers", "warning", f"{alone} running sessions have no crawler at the moment", "start `filigrane crawler`")

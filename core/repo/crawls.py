@@ -305,18 +305,21 @@ def mark_sent(tx: Session, session_id: int, cycle: int, seq: int, now: datetime)
 
 def unsent(tx: Session, before: datetime, limit: int) -> list[Segment]:
     """Journal pieces that were stored before then and whose messages nobody acknowledged, without those that were given up."""
-    return list(tx.scalars(select(Segment).where(*_unsent(before)).order_by(Segment.id).limit(limit)))
+    return list(tx.scalars(select(Segment).where(*is_unsent(), Segment.stored < before).order_by(Segment.id).limit(limit)))
 
 
 def unsent_cycles(tx: Session, before: datetime, limit: int) -> list[tuple[int, int]]:
     """(session, cycle) of such pieces, those that wait longest first."""
-    found = select(Segment.session_id, Segment.cycle).where(*_unsent(before)).group_by(Segment.session_id, Segment.cycle)
+    found = (
+        select(Segment.session_id, Segment.cycle).where(*is_unsent(), Segment.stored < before).group_by(Segment.session_id, Segment.cycle)
+    )
     return [(session_id, cycle) for session_id, cycle in tx.execute(found.order_by(func.min(Segment.id)).limit(limit))]
 
 
-def _unsent(before: datetime) -> list[ColumnElement[bool]]:
+def is_unsent() -> list[ColumnElement[bool]]:
+    """Journal pieces whose messages nobody acknowledged, without those that were given up and those of deleted sessions."""
     there = exists().where(CrawlSession.id == Segment.session_id, CrawlSession.deleted.is_(False))
-    return [Segment.kind == "journal", Segment.sent.is_(None), Segment.given_up.is_(None), Segment.stored < before, there]
+    return [Segment.kind == "journal", Segment.sent.is_(None), Segment.given_up.is_(None), there]
 
 
 def segments_of(tx: Session, session_id: int, cycle: int, kind: str | None = None) -> list[Segment]:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from core.models import CrawlSession, Outbox, Segment
+from core.models import CrawlSession, Lease, Outbox, Segment
+from core.repo import crawls
 
 
 class Waiting(NamedTuple):
@@ -24,9 +25,20 @@ class Waiting(NamedTuple):
 
 def waiting(tx: Session) -> Waiting:
     states = select(CrawlSession.state, func.count()).where(CrawlSession.deleted.is_(False)).group_by(CrawlSession.state)
-    unsent = select(func.count(), func.min(Segment.stored)).join(CrawlSession, CrawlSession.id == Segment.session_id)
-    unsent = unsent.where(Segment.kind == "journal", Segment.sent.is_(None), Segment.given_up.is_(None), CrawlSession.deleted.is_(False))
-    pieces, oldest = tx.execute(unsent).one()
+    pieces, oldest = tx.execute(select(func.count(), func.min(Segment.stored)).where(*crawls.is_unsent())).one()
     outbox, oldest_outbox = tx.execute(select(func.count(), func.min(Outbox.created))).one()
     sessions = {row.state: row[1] for row in tx.execute(states)}
     return Waiting(sessions, outbox, pieces, oldest, oldest_outbox)
+
+
+def holders(tx: Session, now: datetime) -> dict[str, int]:
+    """Holder -> how many leases it has now."""
+    held = select(Lease.holder, func.count()).where(Lease.expires > now).group_by(Lease.holder).order_by(Lease.holder)
+    return {holder: count for holder, count in tx.execute(held)}  # noqa: C416
+
+
+def abandoned(tx: Session, now: datetime) -> int:
+    """How many running sessions have no crawler now."""
+    leased = select(Lease.domain).where(Lease.expires > now)
+    running = (CrawlSession.state == "running", CrawlSession.deleted.is_(False))
+    return tx.scalar(select(func.count()).where(*running, ~CrawlSession.domain.in_(leased))) or 0

@@ -23,7 +23,7 @@ from core.services import Services
 from filigrane.demo.site import Served, build, serve, watermark
 from matcher.member import GROUP
 from tests.story.cluster import ROLES, Deployment, deployment
-from tests.story.test_serve_under_kills import add_sessions, all_done, assert_counts, assert_every_copy_once, register_all
+from tests.story.test_serve_under_kills import add_sessions, all_done, assert_counts, assert_every_copy_once, copies, register_all
 
 pytestmark = [
     pytest.mark.story,
@@ -75,14 +75,17 @@ def story(deployed: Deployment, served: Served, seed: int, record: Callable[[str
         crawling = until(lambda: all_done(services, sessions))
         healing = until(lambda: all_sent(services) and services.bus.lag(IMAGES, GROUP) == 0)
         memory.close()
+        found, wanted = copies(services, served, account_id, [news, shop])
+        record("acknowledged", wanted.total())
+        record("lost", (wanted - found).total())
+        record("doubled", (found - wanted).total())
         assert_every_copy_once(services, served, account_id, [news, shop])
         assert_counts(services, sessions)
         assert smallest_gap(served) >= DELAY - 0.005
     assert amid >= len(ROLES), "most kills come in the middle of the crawl"
-    refetched = sum(count - 1 for count in Counter((r.host, r.path) for r in served.requests if r.host == news).values())
-    record("lost", 0)
-    record("doubled", 0)
-    record("refetched", refetched)
+    # the other site has two sessions, and the shared host serves all: there one address is rightly asked for more than once
+    refetched = sum(count - 1 for count in Counter(r.path for r in served.requests if r.host == news).values())
+    record("refetched of one session's site", refetched)
     record("crawled after the last kill, seconds", round(crawling, 1))
     record("healed after that, seconds", round(healing, 1))
     for role, size in memory.peak.items():

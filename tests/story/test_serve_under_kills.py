@@ -20,7 +20,7 @@ from core.repo import accounts, crawls, matches
 from core.services import Services
 from core.settings import Settings
 from core.urls import registrable_domain
-from filigrane.demo.report import expected, sighting, smallest_gap
+from filigrane.demo.report import Sighting, expected, sighting, smallest_gap
 from filigrane.demo.site import Served, build, serve, watermark
 from matcher import registrar
 from matcher.member import GROUP
@@ -116,13 +116,19 @@ def all_sent(services: Services) -> bool:
 
 
 def assert_every_copy_once(services: Services, served: Served, account_id: int, sites: list[str]) -> None:
+    found, wanted = copies(services, served, account_id, sites)
+    assert found == wanted
+    forbidden = {served.url(place) for place in served.plan.forbidden}
+    assert not forbidden & {f"{served.urls[request.host]}{request.path}" for request in served.requests}
+
+
+def copies(services: Services, served: Served, account_id: int, sites: list[str]) -> tuple[Counter[Sighting], Counter[Sighting]]:
+    """What was found, and what had to be: each copy on each of its pages once."""
     crawled = tuple(f"{served.urls[site]}/" for site in sites)
     wanted = Counter(each for each in expected(served) if each.page.startswith(crawled))
     with services.database.read() as tx:
         found = Counter(sighting(match) for match in tx.scalars(matches.web_matches(account_id)))
-    assert found == wanted
-    forbidden = {served.url(place) for place in served.plan.forbidden}
-    assert not forbidden & {f"{served.urls[request.host]}{request.path}" for request in served.requests}
+    return found, wanted
 
 
 def assert_counts(services: Services, sessions: list[int]) -> None:

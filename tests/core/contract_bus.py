@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -76,6 +77,18 @@ def noted(ledger: Path, word: str) -> list[int]:
     """Numbers in whole lines."""
     text = ledger.read_text() if ledger.exists() else ""
     return [int(line.split()[1]) for line in text[: text.rfind("\n") + 1].splitlines() if line.startswith(word)]
+
+
+def publish_and_poll(bus: Bus, consumer: Consumer, answers: multiprocessing.SimpleQueue[object]) -> None:
+    """A forked process: publishes with the bus that it came with, and tells what a consumer from before the fork says."""
+    bus.publish(numbered("images", 5))
+    answers.put(bus.lag("images", "g"))
+    try:
+        consumer.poll(0)
+    except RuntimeError as error:
+        answers.put(str(error))
+    consumer.close()
+    bus.close()
 
 
 class BusContract:

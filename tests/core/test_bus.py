@@ -17,7 +17,7 @@ from core.bus.embedded import EmbeddedBus, partition_of
 from core.bus.members import EmbeddedConsumer, share
 from core.bus.sqlite import VERSION
 from core.errors import Corrupt, InvalidInput, Unavailable
-from tests.core.contract_bus import BusContract, Opener, assert_order_per_key, drain, numbered, numbers
+from tests.core.contract_bus import BusContract, Opener, assert_order_per_key, drain, numbered, numbers, publish_and_poll
 
 
 @dataclass(frozen=True)
@@ -227,21 +227,12 @@ def test_partitions_of_a_killed_process_move_before_its_lease_ends(bus: Embedded
     consumer.close()
 
 
-def _publish_and_count(bus: EmbeddedBus, consumer: EmbeddedConsumer, answers: multiprocessing.SimpleQueue[object]) -> None:
-    bus.publish(numbered("images", 5))
-    answers.put(bus.lag("images", "g"))
-    try:
-        consumer.poll(0)
-    except RuntimeError as error:
-        answers.put(str(error))
-
-
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_forked_process_opens_its_own_connections(bus: EmbeddedBus) -> None:
     context = multiprocessing.get_context("fork")
     answers: multiprocessing.SimpleQueue[object] = context.SimpleQueue()
     consumer = bus.consume("images", "g")
-    child = context.Process(target=_publish_and_count, args=(bus, consumer, answers))
+    child = context.Process(target=publish_and_poll, args=(bus, consumer, answers))
     child.start()
     assert answers.get() == 5
     assert "fork" in str(answers.get())

@@ -25,7 +25,7 @@ from core.bus.kafka import KafkaBus, reader
 from core.errors import InvalidInput, Unavailable
 from core.services import Services
 from core.settings import Settings
-from tests.core.contract_bus import PATIENCE, BusContract, Opener, drain, numbered, numbers, until
+from tests.core.contract_bus import PATIENCE, BusContract, Opener, drain, numbered, numbers, publish_and_poll, until
 
 QUICK = {"session_timeout_ms": 1500, "heartbeat_interval_ms": 300, "max_poll_interval_ms": 2000}
 
@@ -247,17 +247,6 @@ def test_rebalance_does_not_take_from_a_member_what_it_keeps(bus: KafkaBus) -> N
     second.close()
 
 
-def _publish_and_poll(bus: KafkaBus, consumer: Consumer, answers: multiprocessing.SimpleQueue[object]) -> None:
-    bus.publish(numbered("images", 5))
-    answers.put(bus.lag("images", "g"))
-    try:
-        consumer.poll(0)
-    except RuntimeError as error:
-        answers.put(str(error))
-    consumer.close()
-    bus.close()
-
-
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_forked_process_opens_its_own_clients(bus: KafkaBus) -> None:
     context = multiprocessing.get_context("fork")
@@ -265,7 +254,7 @@ def test_forked_process_opens_its_own_clients(bus: KafkaBus) -> None:
     consumer = bus.consume("images", "g")
     bus.publish(numbered("images", 1))
     drain(consumer, 1)
-    child = context.Process(target=_publish_and_poll, args=(bus, consumer, answers))
+    child = context.Process(target=publish_and_poll, args=(bus, consumer, answers))
     child.start()
     assert answers.get() == 6
     assert "fork" in str(answers.get())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -15,13 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from core import leases
 from core.objectstore.s3 import connection
-from core.repo import accounts, crawls
-from core.repo.crawls import ArtifactDraft
-from core.services import Services
-from core.settings import load
 from filigrane.cli import main
+from tests.filigrane.batches import made_batch
 from tests.servers import s3
 from tests.servers.proxy import Answer, Call, Proxy
 
@@ -70,23 +65,7 @@ def world(tmp_path: Path, s3_server: s3.Bucket, s3_settings: dict[str, str], mon
         monkeypatch.setenv("FILIGRANE_S3_ENDPOINT_URL", proxy.url)
         monkeypatch.setattr(connection, "TRIES", 2)
         whole = os.urandom(12 * MB)
-        yield World(_made(whole), whole, proxy, tmp_path / "out", [])
-
-
-def _made(body: bytes) -> int:
-    with Services.open(load()) as services:
-        info = services.store.put("batches/1/1/1/images.tar", body)
-        draft = ArtifactDraft("images.tar", 3, info.key, info.length, hashlib.sha256(body).hexdigest(), "application/x-tar", "x.tar")
-        with services.database.write() as tx:
-            local, _ = accounts.ensure_local(tx, services.settings.secret, NOW)
-            row = crawls.create_session(tx, local.id, start_urls=["http://example.org/"], domain="example.org", now=NOW)
-            held = leases.acquire(tx, "example.org", "test", 60, NOW)
-            assert held is not None
-            crawls.begin_cycle(tx, held, row.id, NOW)
-            batch = crawls.finish_cycle(
-                tx, held, row.id, artifacts=[draft], offsets={}, snapshot_key="x", state="done", reason=None, now=NOW
-            )
-            return batch.id
+        yield World(made_batch(whole).id, whole, proxy, tmp_path / "out", [])
 
 
 def test_what_was_cut_goes_on(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -19,10 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import filigrane
-from core import leases
 from core.models import Batch
-from core.repo import accounts, crawls, media
-from core.repo.crawls import ArtifactDraft
+from core.repo import accounts, media
 from core.services import Services
 from core.settings import load
 from core.urls import registrable_domain
@@ -31,6 +28,7 @@ from filigrane.commands import account, batch, register, roles, search, session
 from filigrane.commands.register import like
 from filigrane.commands.session import by_site
 from matcher.decode import decode
+from tests.filigrane.batches import made_batch
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -299,19 +297,7 @@ def test_a_marked_copy_keeps_exif_and_stands_upright(picture: Path) -> None:
 @pytest.fixture
 def made() -> Batch:
     """A session's batch with one artifact of 3,000,000 bytes."""
-    body = bytes(range(250)) * 12_000
-    with Services.open(load()) as services:
-        info = services.store.put("batches/1/1/1/images.tar", body)
-        draft = ArtifactDraft("images.tar", 3, info.key, info.length, hashlib.sha256(body).hexdigest(), "application/x-tar", "x.tar")
-        with services.database.write() as tx:
-            local, _ = accounts.ensure_local(tx, services.settings.secret, NOW)
-            row = crawls.create_session(tx, local.id, start_urls=["http://example.org/"], domain="example.org", now=NOW)
-            held = leases.acquire(tx, "example.org", "test", 60, NOW)
-            assert held is not None
-            crawls.begin_cycle(tx, held, row.id, NOW)
-            return crawls.finish_cycle(
-                tx, held, row.id, artifacts=[draft], offsets={}, snapshot_key="x", state="done", reason=None, now=NOW
-            )
+    return made_batch(bytes(range(250)) * 12_000)
 
 
 def test_batches_are_listed(made: Batch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,12 +38,15 @@ def run(role: str, settings: Settings, options: Options) -> None:
         InvalidInput: a setting is wrong.
         Unavailable: a part did not answer a worker for 60 s.
     """
+    import structlog
+
     from core import telemetry
 
     telemetry.configure(role)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    structlog.get_logger().info("role.started")
     if options.with_parent:
         threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     _run(role, settings, options, stop)

@@ -28,18 +28,26 @@ class Machine:
     environment: Mapping[str, str]
     arguments: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
+    before: int = 0
+    """Bytes of the log from earlier starts."""
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "filigrane.cli", self.role, *self.arguments]
         environment = {**os.environ, **self.environment, "FILIGRANE_DATA": str(self.folder)}
         with (self.folder / "log").open("ab") as log:
+            self.before = log.tell()
             self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    @property
+    def listens(self) -> bool:
+        """It hears SIGTERM: before that, the signal ends the interpreter with a code of its own."""
+        return b'"event": "role.started"' in (self.folder / "log").read_bytes()[self.before :]
 
     def stop(self, patience: float = 30.0) -> int:
         """SIGTERM; its exit code. Raises subprocess.TimeoutExpired when it does not end in time."""

@@ -91,6 +91,7 @@ def story(deployed: Deployment, served: Served, seed: int, record: Callable[[str
     for role, size in memory.peak.items():
         record(f"{role} megabytes", size >> 20)
     for machine in deployed.machines.values():
+        until(lambda machine=machine: machine.listens)  # type: ignore[misc]
         assert machine.stop() == 0, machine.log()[-2000:]
 
 

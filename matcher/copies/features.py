@@ -149,7 +149,7 @@ def mirrored(print_: Fingerprint) -> Fingerprint:
     points[:, 0] = print_.small[0] - 1 - points[:, 0]
     points[:, 3] = (180.0 - points[:, 3]) % 360.0
     thumbnail = jpeg(np.ascontiguousarray(thumbnail_of(print_)[:, ::-1]), 92)
-    return replace(print_, points=points, descriptors=print_.descriptors[:, _MIRROR], thumbnail=thumbnail)
+    return replace(print_, points=points, descriptors=print_.descriptors[:, MIRROR], thumbnail=thumbnail)
 
 
 def _mirror_order() -> list[int]:
@@ -157,7 +157,7 @@ def _mirror_order() -> list[int]:
     return [int(i) for i in ((3 - row) * 32 + column * 8 + (8 - bin_) % 8).ravel()]
 
 
-_MIRROR: Final = _mirror_order()
+MIRROR: Final = _mirror_order()
 
 
 def thumbnail_of(print_: Fingerprint) -> U8:

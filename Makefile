@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+NATIVE := hatch_build.py $(wildcard matcher/copies/native/*.[ch])
+
 .PHONY: demo test test-long lint bench bench-crawl bench-store bench-bus bench-matcher bench-distributed lock clean install install-dev
 
 install: $(VENV)/.demo
@@ -13,13 +15,13 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("filigrane needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: requirements.lock pyproject.toml | $(BIN)/python
+$(VENV)/.demo: requirements.lock pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "installing filigrane and what its demo needs into $(VENV) ..."
 	$(PIP) install --require-hashes -r requirements.lock
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/python
+$(VENV)/.dev: requirements-dev.lock pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "installing filigrane and what its tests need into $(VENV) ..."
 	$(PIP) install --require-hashes -r requirements-dev.lock
 	$(PIP) install --no-deps --no-build-isolation -e .
@@ -73,4 +75,4 @@ lock: $(BIN)/python
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --extra dev --extra build -o requirements-dev.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info matcher/copies/native/native.so

@@ -12,8 +12,9 @@ from typing import Final
 import cv2
 import numpy as np
 
-from matcher.copies.features import Fingerprint, fingerprint_gray, mirrored, to_small
-from matcher.copies.geometry import MODELS, Geometry, agree, correspond
+from matcher.copies.correspondences import correspond
+from matcher.copies.features import Fingerprint, fingerprint_gray, to_small
+from matcher.copies.geometry import MODELS, Geometry, agree
 from matcher.pixels import F32, F64, U8, flip, gray_from_jpeg, scaling
 from matcher.watermark.keys import Registration, RegistrationInvalid, grid
 
@@ -87,11 +88,10 @@ def align(query: U8, registration: Registration, print_: Fingerprint | None = No
 def _locate(registered: Fingerprint, query: Fingerprint) -> tuple[Geometry, bool] | None:
     tests = 2 * len(MODELS)
     found = [
-        (geometry, flipped)
-        for flipped in (False, True)
-        for pairs in [correspond(registered, mirrored(query) if flipped else query)]
+        (geometry, bool(flipped))
+        for flipped, pairs in enumerate(correspond(registered, query))
         for model in MODELS
-        if (geometry := agree(pairs, registered.small, query.small, model, tests)) is not None and geometry.score >= _MIN_SCORE
+        if (geometry := agree(pairs, registered.small, query.small, model, tests, _MIN_SCORE)) is not None
     ]
     return max(found, key=lambda f: f[0].score, default=None)
 

@@ -5,9 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matcher.copies.features import fingerprint
-from matcher.copies.geometry import MODELS, Model, fit, locate, log_nfa, residuals
+from matcher.copies.correspondences import correspond
+from matcher.copies.features import Fingerprint, fingerprint
+from matcher.copies.geometry import MODELS, Geometry, Model, agree, fit, log_nfa, residuals
 from tests.matcher.pictures import crop, photo
+
+
+def locate(registered: Fingerprint, query: Fingerprint, model: Model, tests: int = 1) -> Geometry | None:
+    return agree(correspond(registered, query)[0], registered.small, query.small, model, tests)
+
 
 _CORNERS = np.array([[10.0, 20], [300, 25], [280, 260], [15, 240], [150, 100], [60, 180]])
 

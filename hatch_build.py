@@ -45,7 +45,8 @@ class NativeBuildHook(BuildHookInterface[Any]):
 def build(root: Path) -> Path:
     """Compiles the library in its place, which changes at once or not at all. Raises NoLibrary."""
     package = runpy.run_path(str(root / NATIVE / "__init__.py"))
-    folder, library = root / NATIVE, root / NATIVE / package["LIBRARY"].name
+    folder = root / NATIVE
+    library = folder / str(package["LIBRARY"].name)
     files = [str(path) for path in package["sources"](folder) if path.suffix == ".c"]
     try:
         with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as draft:

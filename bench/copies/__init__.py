@@ -1,0 +1,1 @@
+"""How well, and at what price, copies are found: attacks, peers, sizes, calibration, scenes."""

@@ -1,0 +1,94 @@
+"""How well copies are found, and what it costs, beside the peers, in one run; JSON and a Markdown table in bench-out/.
+
+    python -m bench.copies [--photos DIR] [--distractors DIR] [--same-scene DIR] [--only PART] [--quick]
+    python -m bench.copies --dev --photos DIR --distractors DIR --attacks crop_10,rotate_45 --sample 20
+
+Without folders the pictures are those that come with scikit-image, and generated ones. Of folders a part is held out: every third photo and
+every sixth distractor, in order of their names, which only --held-out asks for, once, at the end. --dev prints filigrane's recall, fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the libraries below load
+
+from bench.copies import recall
+from bench.copies.attacks import ATTACKS
+from bench.copies.run import Run
+from bench.copies.sets import Part, sets
+
+PARTS: Final[Mapping[str, ModuleType]] = {"recall": recall}
+_QUICK: Final = ("jpeg_10", "resize_160px", "crop_10", "mirror", "rotate_45", "overlay_30", "meme", "screenshot")
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    run = _run(options)
+    if options.dev:
+        print("\n".join(recall.markdown(recall.quick_look(run))))
+        return
+    for name in options.only or PARTS:
+        _measure(run, name, PARTS[name])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="pictures to register and attack")
+    parser.add_argument("--distractors", type=Path, help="pictures that show none of them")
+    parser.add_argument("--same-scene", type=Path, help="different photos of one scene")
+    parser.add_argument("--held-out", action="store_true", help="the part of the folders that nothing was tuned on")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given again")
+    parser.add_argument("--quick", action="store_true", help="few attacks on few pictures")
+    parser.add_argument("--dev", action="store_true", help="filigrane's recall alone, on the screen alone")
+    parser.add_argument("--attacks", type=lambda said: tuple(said.split(",")), help="some attacks, by name")
+    parser.add_argument("--sample", type=int, default=0, help="attack so many of the registered pictures")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "filigrane-bench-copies")
+    parser.add_argument("--out", type=Path, default=Path("bench-out"))
+    parser.add_argument("--plots", type=Path, help="folder for the plots; --out by default")
+    parser.add_argument("--contrib", type=Path, default=Path(".venv/contrib"), help="folder with opencv-contrib-python-headless")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> Run:
+    attacks = options.attacks or (_QUICK if options.quick else tuple(ATTACKS))
+    if unknown := set(attacks) - set(ATTACKS):
+        raise SystemExit(f"no attack is called {', '.join(sorted(unknown))}; there are {', '.join(ATTACKS)}")
+    part: Part = "held out" if options.held_out else "dev"
+    return Run(
+        sets=sets(options.photos, options.distractors, part),
+        part=part,
+        attacks=attacks,
+        sample=options.sample or (12 if options.quick else 0),
+        quick=options.quick,
+        cache=options.cache,
+        out=options.out,
+        plots=options.plots or options.out,
+        contrib=options.contrib,
+        same_scene=options.same_scene,
+    )
+
+
+def _measure(run: Run, name: str, part: Any) -> None:
+    begun = time.perf_counter()
+    print(f"== {name}", file=sys.stderr, flush=True)
+    result = part.run(run)
+    result["seconds"] = round(time.perf_counter() - begun, 1)
+    stem = f"copies-{name}" if run.part == "dev" else f"copies-{name}-held-out"
+    run.out.mkdir(parents=True, exist_ok=True)
+    (run.out / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (run.out / f"{stem}.md").write_text("\n".join(part.markdown(result)) + "\n")
+    print("\n".join([f"## {name}", "", *part.markdown(result), ""]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

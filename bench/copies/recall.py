@@ -1,0 +1,107 @@
+"""Recall at zero false positives and micro-AP, per attack and in all, of filigrane and of the peers beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.copies import peers
+from bench.copies.attacks import ATTACKS
+from bench.copies.gallery import show_failures
+from bench.copies.queries import Query, Suite, ask, own, plain
+from bench.copies.run import Run
+from bench.copies.scoring import Shows, measure, micro_ap, positives, share_above
+from bench.copies.sets import Sets
+from bench.copies.systems import ask_filigrane, filigrane_index
+from matcher.pixels import F64
+
+
+def run(run: Run) -> dict[str, Any]:
+    """The suite of 32 attacks; needs the peers' packages."""
+    return {**suite(run, own, run.attacks), "peers": True}
+
+
+def quick_look(run: Run) -> dict[str, Any]:
+    """filigrane alone, affine: for who works on it."""
+    queries = ask(run.attacked, own, run.attacks, run.cache)
+    return {"systems": [_filigrane(run, queries, "affine", "quick")]}
+
+
+def suite(run: Run, made_by: Suite, names: Sequence[str]) -> dict[str, Any]:
+    queries = ask(run.attacked, made_by, names, run.cache)
+    systems = [_filigrane(run, queries, "affine", made_by.__name__)]
+    if made_by is own:
+        upright = [q for q in queries if q.shows is None or ATTACKS[q.attack].needs == "scale"]
+        tilted = [q for q in queries if q.shows is None or ATTACKS[q.attack].needs == "perspective"]
+        systems += [_filigrane(run, upright, "scale", "own"), _filigrane(run, tilted, "perspective", "own")]
+    systems += _peers(run, queries)
+    return {
+        "registered": len(run.sets.registered),
+        "attacked": len(run.attacked.registered),
+        "distractors": len(run.sets.distractors),
+        "queries": len(queries),
+        "systems": systems,
+    }
+
+
+def _shows(run: Run, queries: Sequence[Query]) -> Shows:
+    column = {picture.name: number for number, picture in enumerate(run.sets.registered)}
+    return np.array([-1 if query.shows is None else column[query.shows] for query in queries], np.intp)
+
+
+def _filigrane(run: Run, queries: Sequence[Query], transform: Any, suite: str) -> dict[str, Any]:
+    index = filigrane_index(run.sets.registered, run.cache)
+    answers, shows = ask_filigrane(index, run.sets.registered, queries, transform), _shows(run, queries)
+    show_failures(run.out / "copies" / f"{run.part.replace(' ', '-')}-{suite}-{transform}", run.sets.registered, queries, shows, answers)
+    row = row_of(f"filigrane, {transform}", answers.copies, shows, queries)
+    same = positives(answers.all, shows)
+    return row | {
+        "micro_ap": round(micro_ap(answers.all, shows), 4),
+        "said_same_scene": int((np.isfinite(same) & ~np.isfinite(positives(answers.copies, shows))).sum()),
+        "false_same_scene": measure(answers.all, shows).false - row["false"],
+    }
+
+
+def _peers(run: Run, queries: Sequence[Query]) -> list[dict[str, Any]]:
+    originals = ask(Sets(run.sets.registered, ()), plain, ["none"], run.cache)
+    registered = peers.hash_all([q.path for q in originals], run.contrib, run.cache)
+    found = peers.hash_all([q.path for q in queries], run.contrib, run.cache)
+    shows, rows = _shows(run, queries), []
+    for name in registered[0].bits:
+        scores = -peers.distances(registered, found, name)
+        rows.append(row_of(name, scores, shows, queries))
+        if name == peers.PDQ:
+            near = np.where(scores >= -peers.PDQ_THRESHOLD, scores, -np.inf)
+            rows.append(row_of(f"PDQ at its documented threshold {peers.PDQ_THRESHOLD}", near, shows, queries, threshold=-np.inf))
+    return rows
+
+
+def row_of(name: str, scores: F64, shows: Shows, queries: Sequence[Query], threshold: float | None = None) -> dict[str, Any]:
+    """`threshold`: named is what scores above; by default the highest score of a negative."""
+    measured, right = measure(scores, shows), positives(scores, shows)
+    above = measured.threshold if threshold is None else threshold
+    attacks = np.array([query.attack for query in queries if query.shows is not None])
+    return {
+        "system": name,
+        "recall": round(share_above(right, above), 4),
+        "micro_ap": round(measured.micro_ap, 4),
+        "threshold": above if np.isfinite(above) else None,
+        "false": measured.false,
+        "attacks": {attack: round(share_above(right[attacks == attack], above), 4) for attack in dict.fromkeys(attacks.tolist())},
+    }
+
+
+def markdown(result: Mapping[str, Any]) -> list[str]:
+    """A table of the systems, and one of the attacks."""
+    systems = result["systems"]
+    lines = ["| system | recall at 0 false positives | micro-AP | worst attack |", "|---|---|---|---|"]
+    for row in systems:
+        worst = min(row["attacks"], key=row["attacks"].get)
+        lines.append(f"| {row['system']} | {row['recall']:.3f} | {row['micro_ap']:.3f} | {worst} {row['attacks'][worst]:.2f} |")
+    lines += ["", f"| attack | {' | '.join(row['system'] for row in systems)} |", "|---" * (len(systems) + 1) + "|"]
+    for attack in systems[0]["attacks"]:
+        cells = (f"{row['attacks'][attack]:.2f}" if attack in row["attacks"] else "" for row in systems)
+        lines.append(f"| {attack} | {' | '.join(cells)} |")
+    return lines

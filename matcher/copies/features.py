@@ -1,29 +1,25 @@
 """What is kept of a picture to find its copies: local features and a small gray thumbnail.
 
-Features are SIFT (Lowe 2004) as RootSIFT (Arandjelović and Zisserman 2012), taken on a small gray picture and spread over it, so
-that a page's text or one busy corner does not use up all of them.
+Features (`matcher.copies.sift`) are taken on a small gray picture.
 """
 
 from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Final
 
 import cv2
 import msgspec
 import numpy as np
 
+from matcher.copies.sift import extract
 from matcher.pixels import F32, F64, U8, check_rgb, fit, flip, gray, gray_from_jpeg, jpeg, resized, scaling
 
-SIDE: Final = 384
+SIDE: Final = 256
 """Long side of the gray picture that features are taken on."""
 THUMBNAIL_SIDE: Final = 256
 POINTS: Final = 300
-_CELLS: Final = 8
-_CONTRAST: Final = 0.015
-_QUANTUM: Final = 512.0
 _MAGIC: Final = b"FGF1"
 
 
@@ -104,43 +100,8 @@ def fingerprint_gray(image: U8, size: tuple[int, int] | None = None) -> Fingerpr
         fit(width, height, SIDE),
         interpolation=cv2.INTER_AREA if max(image.shape) > SIDE else cv2.INTER_CUBIC,
     )
-    points, descriptors = extract(np.asarray(small, np.uint8))
+    points, descriptors = extract(np.asarray(small, np.uint8), POINTS)
     return Fingerprint(width, height, points, descriptors, jpeg(resized(image, THUMBNAIL_SIDE), 85))
-
-
-def extract(image: U8, count: int = POINTS) -> tuple[F32, U8]:
-    """At most `count` features of an H x W picture: points (n x 4: x, y, size, angle) and descriptors (n x 128)."""
-    sift = _sift()
-    found = sift.detect(image, None)
-    if not found:
-        return np.zeros((0, 4), np.float32), np.zeros((0, 128), np.uint8)
-    chosen = [found[i] for i in _spread(found, image.shape[1], image.shape[0], count)]
-    kept, raw = sift.compute(image, chosen)
-    points = np.array([(k.pt[0], k.pt[1], k.size, k.angle) for k in kept], np.float32)
-    return points, _root(np.asarray(raw, np.float32))
-
-
-@lru_cache(1)
-def _sift() -> cv2.SIFT:
-    return cv2.SIFT.create(contrastThreshold=_CONTRAST, edgeThreshold=12)
-
-
-def _spread(found: object, width: int, height: int, count: int) -> list[int]:
-    """Which keypoints to keep: the strongest of each cell first, then each cell's second, and so on."""
-    keypoints = list(found)  # type: ignore[call-overload]
-    x, y, response, size = np.array([(k.pt[0], k.pt[1], k.response, k.size) for k in keypoints], np.float64).T
-    cell = (y * _CELLS / height).astype(int).clip(0, _CELLS - 1) * _CELLS + (x * _CELLS / width).astype(int).clip(0, _CELLS - 1)
-    # what is large survives shrinking, what is strong survives JPEG
-    order = np.lexsort((-response * np.sqrt(size), cell))
-    start = np.concatenate([[0], np.flatnonzero(np.diff(cell[order])) + 1])
-    rank = np.arange(len(order)) - np.repeat(start, np.diff(np.append(start, len(order))))
-    return [int(i) for i in order[np.argsort(rank, kind="stable")][:count]]
-
-
-def _root(raw: F32) -> U8:
-    """RootSIFT, in 8 bits: Euclidean distance of these is Hellinger distance of the histograms."""
-    total = np.maximum(raw.sum(axis=1, keepdims=True), 1e-6)
-    return np.asarray(np.minimum(np.sqrt(raw / total) * _QUANTUM, 255).round(), np.uint8)
 
 
 def mirrored(print_: Fingerprint) -> Fingerprint:

@@ -11,11 +11,11 @@ from tests.matcher.pictures import mirror, photo
 
 def test_points_lie_in_the_small_picture_and_spread_over_it() -> None:
     print_ = fingerprint(photo(1))
-    assert print_.small == (SIDE, 288)
+    assert print_.small == (SIDE, SIDE * 3 // 4)
     assert 100 < len(print_.points) <= POINTS
     assert (print_.points[:, :2] >= 0).all()
     assert (print_.points[:, :2] <= np.array(print_.small)).all()
-    quadrants = (print_.points[:, 0] > SIDE / 2) * 2 + (print_.points[:, 1] > 144)
+    quadrants = (print_.points[:, 0] > SIDE / 2) * 2 + (print_.points[:, 1] > SIDE * 3 / 8)
     assert np.bincount(quadrants.astype(int), minlength=4).min() > len(print_.points) / 8
 
 

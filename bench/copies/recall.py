@@ -13,14 +13,14 @@ from bench.copies.gallery import show_failures
 from bench.copies.queries import Query, Suite, ask, own, plain
 from bench.copies.run import Run
 from bench.copies.scoring import Shows, measure, micro_ap, positives, share_above
-from bench.copies.sets import Sets
+from bench.copies.sets import Picture, Sets
 from bench.copies.systems import ask_filigrane, filigrane_index
 from matcher.pixels import F64
 
 
 def run(run: Run) -> dict[str, Any]:
     """The suite of 32 attacks; needs the peers' packages."""
-    return {**suite(run, own, run.attacks), "peers": True}
+    return suite(run, own, run.attacks)
 
 
 def quick_look(run: Run) -> dict[str, Any]:
@@ -46,14 +46,14 @@ def suite(run: Run, made_by: Suite, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _shows(run: Run, queries: Sequence[Query]) -> Shows:
-    column = {picture.name: number for number, picture in enumerate(run.sets.registered)}
+def shows_of(registered: Sequence[Picture], queries: Sequence[Query]) -> Shows:
+    column = {picture.name: number for number, picture in enumerate(registered)}
     return np.array([-1 if query.shows is None else column[query.shows] for query in queries], np.intp)
 
 
 def _filigrane(run: Run, queries: Sequence[Query], transform: Any, suite: str) -> dict[str, Any]:
     index = filigrane_index(run.sets.registered, run.cache)
-    answers, shows = ask_filigrane(index, run.sets.registered, queries, transform), _shows(run, queries)
+    answers, shows = ask_filigrane(index, run.sets.registered, queries, transform), shows_of(run.sets.registered, queries)
     show_failures(run.out / "copies" / f"{run.part.replace(' ', '-')}-{suite}-{transform}", run.sets.registered, queries, shows, answers)
     row = row_of(f"filigrane, {transform}", answers.copies, shows, queries)
     same = positives(answers.all, shows)
@@ -68,7 +68,7 @@ def _peers(run: Run, queries: Sequence[Query]) -> list[dict[str, Any]]:
     originals = ask(Sets(run.sets.registered, ()), plain, ["none"], run.cache)
     registered = peers.hash_all([q.path for q in originals], run.contrib, run.cache)
     found = peers.hash_all([q.path for q in queries], run.contrib, run.cache)
-    shows, rows = _shows(run, queries), []
+    shows, rows = shows_of(run.sets.registered, queries), []
     for name in registered[0].bits:
         scores = -peers.distances(registered, found, name)
         rows.append(row_of(name, scores, shows, queries))

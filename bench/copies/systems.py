@@ -14,7 +14,7 @@ import numpy as np
 import filigrane
 import matcher.copies
 from bench.copies.queries import Query
-from bench.copies.sets import Picture
+from bench.copies.sets import Picture, read
 from bench.copies.work import spread
 from matcher.pixels import F64
 
@@ -39,6 +39,7 @@ def described(score: float) -> str:
 class _Ask(NamedTuple):
     path: Path
     transform: filigrane.Transform
+    similar: bool
 
 
 def filigrane_index(registered: Sequence[Picture], cache: Path) -> Path:
@@ -61,14 +62,17 @@ def _version(registered: Sequence[Picture]) -> str:
     return said.hexdigest()[:16]
 
 
-def ask_filigrane(index: Path, registered: Sequence[Picture], queries: Sequence[Query], transform: filigrane.Transform) -> Answers:
+def ask_filigrane(
+    index: Path, registered: Sequence[Picture], queries: Sequence[Query], transform: filigrane.Transform, *, similar: bool = False
+) -> Answers:
+    """With `similar` the score is the rank, negated: 0 for the first, and nothing is said to be a copy."""
     column = {picture.name: number for number, picture in enumerate(registered)}
     shape = len(queries), len(registered)
     copies, everything = np.full(shape, -np.inf), np.full(shape, -np.inf)
-    asked = [_Ask(query.path, transform) for query in queries]
+    asked = [_Ask(query.path, transform, similar) for query in queries]
     for row, hits in enumerate(spread(_search, asked, f"filigrane, {transform}", _open, index)):
-        for name, verdict, score in hits:
-            everything[row, column[name]] = score if verdict == "copy" else _SAME_SCENE + score
+        for rank, (name, verdict, score) in enumerate(hits):
+            everything[row, column[name]] = -rank if similar else score if verdict == "copy" else _SAME_SCENE + score
             if verdict == "copy":
                 copies[row, column[name]] = score
     return Answers(copies, everything)
@@ -82,6 +86,5 @@ def _open(index: Path) -> None:
 
 
 def _search(ask: _Ask) -> list[tuple[str, str | None, float]]:
-    from bench.copies.sets import read
-
-    return [(str(hit.media_id), hit.verdict, hit.score) for hit in _loaded.search(read(ask.path), transform=ask.transform)]
+    hits = _loaded.search(read(ask.path), transform=ask.transform, similar=ask.similar)
+    return [(str(hit.media_id), hit.verdict, hit.score) for hit in hits]

@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 NATIVE := hatch_build.py $(wildcard matcher/copies/native/*.[ch])
 
-.PHONY: demo test test-long lint bench bench-crawl bench-store bench-bus bench-matcher bench-distributed lock clean install install-dev
+.PHONY: demo test test-long lint bench bench-crawl bench-store bench-bus bench-matcher bench-distributed bench-copies lock clean install install-dev
 
 install: $(VENV)/.demo
 install-dev: $(VENV)/.dev
@@ -27,6 +27,13 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml $(NATIVE) | $(BIN)/python
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(VENV)/.bench: requirements-bench.lock bench/contrib.lock pyproject.toml $(NATIVE) | $(BIN)/python
+	@echo "installing filigrane and the peers of its benchmarks into $(VENV) ..."
+	$(PIP) install --require-hashes -r requirements-bench.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
+	$(PIP) install --require-hashes --no-deps --upgrade --target $(VENV)/contrib -r bench/contrib.lock
+	@touch $@
+
 demo: install
 	$(BIN)/python -m filigrane.demo $(if $(ONCE),--once)
 
@@ -45,7 +52,7 @@ lint: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-crawl bench-store bench-bus bench-matcher
+bench: bench-crawl bench-store bench-bus bench-matcher bench-copies
 
 bench-crawl: install-dev
 	$(BIN)/python -m bench.crawl $(if $(SITE),--site $(SITE)) $(if $(QUICK),--quick)
@@ -63,6 +70,11 @@ bench-matcher: install-dev
 	$(BIN)/python -m bench.matcher $(if $(QUICK),--quick)
 	$(BIN)/python -m bench.matcher --distributed $(if $(QUICK),--quick)
 
+# PHOTOS=FOLDER DISTRACTORS=FOLDER SAME_SCENE=FOLDER: without them pictures that everybody has. PART=recall: that part alone.
+bench-copies: $(VENV)/.bench
+	$(BIN)/python -m bench.copies $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(DISTRACTORS),--distractors $(DISTRACTORS)) \
+		$(if $(SAME_SCENE),--same-scene $(SAME_SCENE)) $(if $(QUICK),--quick) $(PART:%=--only %) $(ARGS)
+
 # SITES="FOLDER FOLDER": trees of static pages, such as those of Debian's packages of documentation.
 bench-distributed: install-dev
 	$(BIN)/python -m tests.servers
@@ -73,6 +85,8 @@ lock: $(BIN)/python
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --extra demo --extra build -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --extra dev --extra build -o requirements-dev.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -c requirements-dev.lock --extra bench --extra build -o requirements-bench.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-deps -o bench/contrib.lock bench/contrib.in
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info matcher/copies/native/native.so

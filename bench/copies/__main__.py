@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -82,12 +84,20 @@ def _measure(run: Run, name: str, part: Any) -> None:
     begun = time.perf_counter()
     print(f"== {name}", file=sys.stderr, flush=True)
     result = part.run(run)
-    result["seconds"] = round(time.perf_counter() - begun, 1)
+    result |= {"seconds": round(time.perf_counter() - begun, 1), "part": run.part, "versions": _versions()}
     stem = f"copies-{name}" if run.part == "dev" else f"copies-{name}-held-out"
     run.out.mkdir(parents=True, exist_ok=True)
     (run.out / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
     (run.out / f"{stem}.md").write_text("\n".join(part.markdown(result)) + "\n")
+    if run.part == "dev" and hasattr(part, "plot"):
+        part.plot(result, run.plots)
     print("\n".join([f"## {name}", "", *part.markdown(result), ""]), flush=True)
+
+
+def _versions() -> dict[str, str]:
+    names = ("pillow", "numpy", "opencv-python-headless", "faiss-cpu", "pdqhash", "imagehash", "augly")
+    found = {dist.name.lower(): dist.version for dist in distributions() if dist.name}
+    return {"python": platform.python_version(), **{name: found[name] for name in names if name in found}}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, Final
 
 import cv2
@@ -114,6 +115,10 @@ def run(run: Run) -> dict[str, Any]:
     """Like the own suite, on half as many pictures."""
     sampled = replace(run, sample=run.sample or len(run.sets.registered) // 2)
     return recall.suite(sampled, augly, names()[::4] if run.quick else names())
+
+
+def plot(result: Mapping[str, Any], folder: Path) -> None:
+    recall.plot(result, folder, "copies-augly.svg")
 
 
 markdown = recall.markdown

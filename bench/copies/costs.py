@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import cv2
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 import filigrane
+from bench.copies.plots import stages
 from bench.copies.run import Run, spread_out
 from bench.copies.sets import Picture
 from matcher.copies.features import SIDE, Fingerprint, fingerprint_gray
@@ -143,6 +145,10 @@ def _least(stage: Stage, sample: Sample) -> float:
 
 def _row(name: str, ms: float, rgb_ms: float) -> dict[str, Any]:
     return {"stage": name, "ms": round(ms, 3), "ratio": round(ms / rgb_ms, 3)}
+
+
+def plot(result: Mapping[str, Any], folder: Path) -> None:
+    stages(result["rows"], folder / "copies-costs.svg")
 
 
 def markdown(result: Mapping[str, Any]) -> list[str]:

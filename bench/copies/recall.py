@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from bench.copies import peers
 from bench.copies.attacks import ATTACKS
 from bench.copies.gallery import show_failures
+from bench.copies.plots import recall_per_attack
 from bench.copies.queries import Query, Suite, ask, own, plain
 from bench.copies.run import Run
 from bench.copies.scoring import Shows, measure, micro_ap, positives, share_above
@@ -91,6 +93,14 @@ def row_of(name: str, scores: F64, shows: Shows, queries: Sequence[Query], thres
         "false": measured.false,
         "attacks": {attack: round(share_above(right[attacks == attack], above), 4) for attack in dict.fromkeys(attacks.tolist())},
     }
+
+
+def plot(result: Mapping[str, Any], folder: Path, name: str = "copies-recall.svg") -> None:
+    """Beside filigrane the best of each family of peers."""
+    systems = {row["system"]: row for row in result["systems"]}
+    families = [[row for name, row in systems.items() if name.startswith(family)] for family in ("PDQ", "ImageHash", "OpenCV")]
+    best = [max(family, key=lambda row: row["recall"]) for family in families if family]
+    recall_per_attack([result["systems"][0], *best], folder / name)
 
 
 def markdown(result: Mapping[str, Any]) -> list[str]:

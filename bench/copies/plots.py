@@ -1,0 +1,59 @@
+"""Plots for the documentation: small SVG files, the same for the same figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+_COLORS: Final = ("#0b6e4f", "#c8553d", "#e0a458", "#6c757d", "#5b7db1")
+_MARKS: Final = ("o", "s", "D", "^", "v")
+
+
+def figure(width: float, height: float) -> tuple[Any, Any]:
+    """(figure, axes) in the documentation's style."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    mpl.rcParams.update(
+        {"svg.hashsalt": "filigrane", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    )
+    made, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    return made, axes
+
+
+def save(made: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.savefig(path, metadata={"Date": None})
+
+
+def recall_per_attack(systems: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """A row for each attack, those that filigrane (the first system) survives least on top; a mark for each system."""
+    attacks = sorted(systems[0]["attacks"], key=lambda attack: (-systems[0]["attacks"][attack], attack))
+    made, axes = figure(7, 0.9 + 0.2 * len(attacks))
+    for number, row in reversed(list(enumerate(systems))):
+        values = [row["attacks"][attack] for attack in attacks]
+        axes.plot(
+            values, range(len(attacks)), _MARKS[number % 5], color=_COLORS[number % 5], ms=5, label=f"{row['system']} ({row['recall']:.3f})"
+        )
+    axes.set_yticks(range(len(attacks)), attacks)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel("recall at no false positive")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.07), ncols=2, frameon=False)
+    save(made, path)
+
+
+def stages(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Processor time of each stage, in multiples of decoding."""
+    made, axes = figure(7, 0.9 + 0.25 * len(rows))
+    names = [row["stage"].replace("*", "").replace("`", "") for row in rows][::-1]
+    values = [row["ratio"] for row in rows][::-1]
+    axes.barh(names, values, color=_COLORS[0], height=0.6)
+    for place, value in enumerate(values):
+        axes.text(value, place, f" {value:.2f}", va="center")
+    axes.axvline(1, color=_COLORS[1], lw=1)
+    axes.set_xlabel("processor time; 1 = Pillow decodes the picture to RGB")
+    save(made, path)

@@ -77,9 +77,9 @@ class Index:
 
     def add(self, media_id: str | int, rgb: U8) -> None:
         """Registers a picture under an id; one that had this id is replaced. Raises ValueError for what is no picture."""
-        from matcher.copies.features import fingerprint
+        from matcher.copies.features import registered
 
-        self._copies.add(media_id, fingerprint(rgb))
+        self._copies.add(media_id, registered(rgb))
 
     def remove(self, media_id: str | int) -> None:
         """Raises KeyError."""

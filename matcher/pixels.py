@@ -13,15 +13,15 @@ U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
-_MAX_SIDE: Final = 65_535
+MAX_SIDE: Final = 65_535
 
 
 def check_rgb(rgb: U8) -> None:
     """Raises ValueError unless `rgb` is uint8, H x W x 3, with sides of 1 to 65,535 pixels."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise ValueError(f"a picture is uint8, H x W x 3; this is {rgb.dtype}, {rgb.shape}")
-    if not (0 < rgb.shape[0] <= _MAX_SIDE and 0 < rgb.shape[1] <= _MAX_SIDE):
-        raise ValueError(f"a picture has sides of 1 to {_MAX_SIDE} pixels; this has {rgb.shape[1]} x {rgb.shape[0]}")
+    if not (0 < rgb.shape[0] <= MAX_SIDE and 0 < rgb.shape[1] <= MAX_SIDE):
+        raise ValueError(f"a picture has sides of 1 to {MAX_SIDE} pixels; this has {rgb.shape[1]} x {rgb.shape[0]}")
 
 
 def pixel_hash(rgb: U8) -> bytes:

@@ -9,7 +9,7 @@ from core.imageinfo import image_info
 from core.repo import media
 from core.repo.media import PictureDraft
 from core.services import Services
-from matcher.copies.features import fingerprint
+from matcher.copies import features
 from matcher.decode import DECODED_SIDE, decode, shrunk
 from matcher.pixels import jpeg, pixel_hash
 from matcher.watermark.keys import Registration
@@ -45,7 +45,7 @@ def prepare(data: bytes) -> PreparedPicture:
         pixel_hash(rgb).hex(),
         *size,
         image_info(data).credit,
-        fingerprint(shrunk(rgb, DECODED_SIDE), size).to_bytes(),
+        features.registered(shrunk(rgb, DECODED_SIDE), size).to_bytes(),
         jpeg(preview, _QUALITY),
         jpeg(shrunk(preview, THUMBNAIL_SIDE), _QUALITY),
     )

@@ -6,21 +6,29 @@ Features (`matcher.copies.sift`) are taken on a small gray picture.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import cv2
 import msgspec
 import numpy as np
 
-from matcher.copies.sift import extract
+from matcher.copies.sift import DIMENSIONS, extract
+from matcher.copies.stable import stable_features
 from matcher.pixels import F32, F64, U8, check_rgb, fit, flip, gray, gray_from_jpeg, jpeg, resized, scaling
+from matcher.pixels import MAX_SIDE as MAX_PICTURE_SIDE
 
 SIDE: Final = 256
 """Long side of the gray picture that features are taken on."""
 THUMBNAIL_SIDE: Final = 256
 POINTS: Final = 300
-_MAGIC: Final = b"FGF1"
+"""Features of a query; of a registered picture KEPT, of which the first INDEXED are looked up."""
+KEPT: Final = 400
+INDEXED: Final = 112
+_MAGIC: Final = b"FGF2"
+_UNITS: Final = np.array([1 / 128, 1 / 128, 1 / 128, 360 / 65_536], np.float32)
+_LEVEL: Final = 12
+_TEXTURED: Final = 80
 
 
 class FingerprintInvalid(ValueError):
@@ -29,29 +37,38 @@ class FingerprintInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fingerprint:
-    """`points`: n x 4 float32 (x, y, size, angle in degrees) in pixels of the small picture, whose long side is `SIDE`;
-    `descriptors`: n x 128 uint8; `thumbnail`: gray JPEG, long side `THUMBNAIL_SIDE`; `width`, `height`: of the original."""
+    """`width`, `height`: of the original; `points`: n x 4 float32 (x, y, diameter, angle in degrees) in pixels of the small picture, whose
+    long side is `SIDE`; `descriptors`: n x 128 uint8; `thumbnail`: gray JPEG, long side `THUMBNAIL_SIDE`; `look`: 128 x uint8 for the whole
+    picture, or empty. Points and descriptors are rounded to what `to_bytes` keeps, so that bytes and back change nothing."""
 
     width: int
     height: int
     points: F32
     descriptors: U8
     thumbnail: bytes
+    look: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     @property
     def small(self) -> tuple[int, int]:
         """(width, height) of the small picture."""
         return fit(self.width, self.height, SIDE)
 
+    @property
+    def textured(self) -> bool:
+        """Whether it can be found when it was cropped, turned or covered; with too little texture only plain copies are found."""
+        return len(self.points) >= _TEXTURED
+
     def to_bytes(self) -> bytes:
-        """Versioned, with a checksum."""
+        """Versioned, with a checksum; 72 bytes for each feature."""
+        nibbles = self.descriptors // _LEVEL
         body = msgspec.msgpack.encode(
             _Stored(
                 self.width,
                 self.height,
-                self.points.astype("<f4").tobytes(),
-                np.ascontiguousarray(self.descriptors).tobytes(),
+                (self.points / _UNITS).round().astype("<u2").tobytes(),
+                (nibbles[:, ::2] << 4 | nibbles[:, 1::2]).tobytes(),
                 self.thumbnail,
+                self.look.tobytes(),
             )
         )
         return _MAGIC + zlib.crc32(body).to_bytes(4, "big") + body
@@ -60,30 +77,45 @@ class Fingerprint:
     def from_bytes(cls, data: bytes) -> Fingerprint:
         """Raises FingerprintInvalid."""
         stored = _stored(data)
-        count = len(stored.points) // 16
-        if len(stored.points) != 16 * count or len(stored.descriptors) != 128 * count or min(stored.width, stored.height) < 1:
-            raise FingerprintInvalid("the fingerprint's parts do not fit together")
-        points = np.frombuffer(stored.points, "<f4").astype(np.float32).reshape(-1, 4)
-        return cls(stored.width, stored.height, points, np.frombuffer(stored.descriptors, np.uint8).reshape(-1, 128), stored.thumbnail)
+        points = np.frombuffer(stored.points, "<u2").reshape(-1, 4).astype(np.float32) * _UNITS
+        pairs = np.frombuffer(stored.descriptors, np.uint8).reshape(-1, DIMENSIONS // 2)
+        descriptors = np.stack([pairs >> 4, pairs & 15], axis=2).reshape(-1, DIMENSIONS) * np.uint8(_LEVEL)
+        return cls(stored.width, stored.height, points, descriptors, stored.thumbnail, np.frombuffer(stored.look, np.uint8))
 
 
-class _Stored(msgspec.Struct, frozen=True, array_like=True):
+class _Stored(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     width: int
     height: int
     points: bytes
     descriptors: bytes
     thumbnail: bytes
+    look: bytes
+
+    @property
+    def fits(self) -> bool:
+        count, odd = divmod(len(self.points), 8)
+        sides = min(self.width, self.height) >= 1 and max(self.width, self.height) <= MAX_PICTURE_SIDE
+        return sides and not odd and len(self.descriptors) == count * DIMENSIONS // 2 and len(self.look) in (0, DIMENSIONS)
 
 
 def _stored(data: bytes) -> _Stored:
     if data[:4] != _MAGIC:
-        raise FingerprintInvalid("not a fingerprint, or one of a newer version")
+        raise FingerprintInvalid("not a fingerprint, or one of another version")
     if zlib.crc32(data[8:]).to_bytes(4, "big") != data[4:8]:
         raise FingerprintInvalid("the fingerprint's checksum does not fit")
     try:
-        return msgspec.msgpack.decode(data[8:], type=_Stored)
+        stored = msgspec.msgpack.decode(data[8:], type=_Stored)
     except msgspec.MsgspecError as error:
         raise FingerprintInvalid(f"the fingerprint cannot be read: {error}") from error
+    if not stored.fits:
+        raise FingerprintInvalid("the fingerprint's parts do not fit together")
+    return stored
+
+
+def _rounded(points: F32, descriptors: U8) -> tuple[F32, U8]:
+    """Features as they are kept: points in `_UNITS`, descriptors in 16 levels (it costs no correspondence)."""
+    levels = np.minimum((descriptors + np.uint8(_LEVEL // 2)) // np.uint8(_LEVEL), np.uint8(15))
+    return (points / _UNITS).round().clip(0, 65_535).astype(np.float32) * _UNITS, levels * np.uint8(_LEVEL)
 
 
 def fingerprint(rgb: U8, size: tuple[int, int] | None = None) -> Fingerprint:
@@ -100,7 +132,20 @@ def fingerprint_gray(image: U8, size: tuple[int, int] | None = None) -> Fingerpr
         fit(width, height, SIDE),
         interpolation=cv2.INTER_AREA if max(image.shape) > SIDE else cv2.INTER_CUBIC,
     )
-    points, descriptors = extract(np.asarray(small, np.uint8), POINTS)
+    points, descriptors = _rounded(*extract(np.asarray(small, np.uint8), POINTS))
+    return Fingerprint(width, height, points, descriptors, jpeg(resized(image, THUMBNAIL_SIDE), 85))
+
+
+def registered(rgb: U8, size: tuple[int, int] | None = None) -> Fingerprint:
+    """Like `fingerprint`, of a picture to be found again: features of all sizes, those that come back in copies of it first."""
+    check_rgb(rgb)
+    return registered_gray(gray(rgb), size)
+
+
+def registered_gray(image: U8, size: tuple[int, int] | None = None) -> Fingerprint:
+    """Like `registered`, of an H x W luma picture. It takes some hundred times as long as `fingerprint_gray`."""
+    width, height = size or (image.shape[1], image.shape[0])
+    points, descriptors = _rounded(*stable_features(image, fit(width, height, SIDE), KEPT))
     return Fingerprint(width, height, points, descriptors, jpeg(resized(image, THUMBNAIL_SIDE), 85))
 
 

@@ -21,7 +21,7 @@ from matcher.copies.sift_plan import PLAN
 from matcher.pixels import F32, U8
 
 MAX_SIDE: Final = 8192
-_DIMENSIONS: Final = 128
+DIMENSIONS: Final = 128
 
 
 def extract(image: U8, count: int) -> tuple[F32, U8]:
@@ -35,7 +35,7 @@ def extract(image: U8, count: int) -> tuple[F32, U8]:
 
 def _native(native: ctypes.CDLL, image: U8, count: int) -> tuple[F32, U8]:
     image = np.ascontiguousarray(image)
-    points, descriptors = np.empty((count, 4), np.float32), np.empty((count, _DIMENSIONS), np.uint8)
+    points, descriptors = np.empty((count, 4), np.float32), np.empty((count, DIMENSIONS), np.uint8)
     height, width = image.shape
     found = native.filigrane_sift(
         ctypes.c_void_p(image.ctypes.data),

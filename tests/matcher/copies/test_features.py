@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import zlib
+from contextlib import suppress
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matcher.copies.features import POINTS, SIDE, Fingerprint, FingerprintInvalid, fingerprint, mirrored, thumbnail_of
+from matcher.copies.features import KEPT, POINTS, SIDE, Fingerprint, FingerprintInvalid, fingerprint, mirrored, registered, thumbnail_of
 from tests.matcher.pictures import mirror, photo
 
 
@@ -42,6 +47,24 @@ def test_bytes_and_back() -> None:
     assert (again.width, again.height, again.thumbnail) == (600, 450, print_.thumbnail)
     assert np.array_equal(again.points, print_.points)
     assert np.array_equal(again.descriptors, print_.descriptors)
+    assert again.look.shape == (0,)
+    assert again.to_bytes() == print_.to_bytes()
+
+
+def test_a_look_is_kept() -> None:
+    print_ = replace(fingerprint(photo(2)), look=np.arange(128, dtype=np.uint8))
+    assert np.array_equal(Fingerprint.from_bytes(print_.to_bytes()).look, print_.look)
+
+
+def test_a_registered_fingerprint_is_small() -> None:
+    print_ = registered(photo(2, 1024, 768))
+    assert len(print_.points) == KEPT
+    assert len(print_.to_bytes()) < 48_000
+    assert print_.textured
+
+
+def test_what_is_flat_has_too_little_texture() -> None:
+    assert not registered(np.full((300, 400, 3), 90, np.uint8)).textured
 
 
 @given(at=st.integers(0, 4000), flip=st.integers(1, 255))
@@ -52,12 +75,37 @@ def test_a_damaged_byte_is_noticed(at: int, flip: int) -> None:
         Fingerprint.from_bytes(bytes(data))
 
 
+def packed(*fields: object) -> bytes:
+    body = msgspec.msgpack.encode(fields)
+    return b"FGF2" + zlib.crc32(body).to_bytes(4, "big") + body
+
+
+_parts = st.binary(max_size=300) | st.integers(-(2**63), 2**64 - 1) | st.none() | st.text(max_size=9) | st.lists(st.integers(0, 9))
+
+
+@given(st.lists(_parts, max_size=8))
+def test_other_fields_under_a_right_checksum_are_refused(fields: list[object]) -> None:
+    data = packed(*fields)
+    with suppress(FingerprintInvalid):
+        assert Fingerprint.from_bytes(data).to_bytes() == data
+
+
+@given(st.integers(0, 70_000), st.integers(0, 70_000), *[st.integers(0, 40)] * 2, st.sampled_from([0, 1, 128, 129]))
+def test_fields_that_do_not_fit_together_are_refused(width: int, height: int, points: int, rows: int, look: int) -> None:
+    data = packed(width, height, bytes(points), bytes(64 * rows), b"", bytes(look))
+    if 1 <= min(width, height) <= max(width, height) <= 65_535 and points == 8 * rows and look in (0, 128):
+        assert Fingerprint.from_bytes(data).to_bytes() == data
+    else:
+        with pytest.raises(FingerprintInvalid):
+            Fingerprint.from_bytes(data)
+
+
 @given(st.binary(max_size=200))
 def test_other_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(FingerprintInvalid):
         Fingerprint.from_bytes(data)
     with pytest.raises(FingerprintInvalid):
-        Fingerprint.from_bytes(b"FGF1" + data)
+        Fingerprint.from_bytes(b"FGF2" + data)
 
 
 def test_the_mirror_needs_no_pixels() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -36,10 +37,24 @@ def see_contrib(folder: str) -> None:
     sys.path.insert(0, folder)
 
 
+def hash_all(paths: Sequence[Path], contrib: Path) -> list[Hashes]:
+    """Of each file; what an earlier run left beside a file is taken."""
+    return spread(hashes, paths, "peers", see_contrib, str(contrib))
+
+
 def hashes(path: Path) -> Hashes:
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
-    return Hashes({name: bits for make in (_pdq, _imagehash, _opencv) for name, bits in make(image).items()})
+    stored = path.with_name(f"{path.stem}.{_version()}.npz")
+    if not stored.exists():
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+        np.savez(stored, **{name: bits for make in (_pdq, _imagehash, _opencv) for name, bits in make(image).items()})  # type: ignore[arg-type]
+    with np.load(stored) as file:
+        return Hashes({name: file[name] for name in file.files})
+
+
+@lru_cache
+def _version() -> str:
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
 
 
 def _pdq(image: Image.Image) -> dict[str, Bits]:
@@ -61,32 +76,10 @@ def _opencv(image: Image.Image) -> dict[str, Bits]:
     import cv2
 
     if not hasattr(cv2, "img_hash"):
-        return {}
+        raise ModuleNotFoundError("img_hash is in opencv-contrib-python-headless, which make bench-copies puts where --contrib says")
     bgr = np.ascontiguousarray(np.asarray(image)[..., ::-1])
     made = {"PHash": cv2.img_hash.pHash, "BlockMean": cv2.img_hash.blockMeanHash, "MarrHildreth": cv2.img_hash.marrHildrethHash}
     return {f"OpenCV {name}": np.asarray(np.unpackbits(make(bgr).ravel())[None], bool) for name, make in made.items()}
-
-
-def hash_all(paths: Sequence[Path], contrib: Path, cache: Path) -> list[Hashes]:
-    """Of each file; those that are in `cache` from an earlier run are taken."""
-    cache.mkdir(parents=True, exist_ok=True)
-    stored = cache / f"peers-{hashlib.sha256(repr([str(p) for p in paths]).encode() + _source()).hexdigest()[:16]}.npz"
-    if stored.exists():
-        return _load(stored)
-    found = spread(hashes, paths, "peers", see_contrib, str(contrib))
-    np.savez_compressed(stored, **{name: np.stack([h.bits[name] for h in found]) for name in found[0].bits})  # type: ignore[arg-type]
-    return found
-
-
-def _source() -> bytes:
-    return Path(__file__).read_bytes()
-
-
-def _load(stored: Path) -> list[Hashes]:
-    with np.load(stored) as file:
-        arrays = {name: file[name] for name in file.files}
-    count = len(next(iter(arrays.values())))
-    return [Hashes({name: array[row] for name, array in arrays.items()}) for row in range(count)]
 
 
 def distances(registered: Sequence[Hashes], queries: Sequence[Hashes], name: str) -> npt.NDArray[np.float64]:

@@ -37,9 +37,7 @@ def suite(run: Run, made_by: Suite, names: Sequence[str]) -> dict[str, Any]:
     queries = ask(run.attacked, made_by, names, run.cache)
     systems = [_filigrane(run, queries, "affine", made_by.__name__)]
     if made_by is own:
-        upright = [q for q in queries if q.shows is None or ATTACKS[q.attack].needs == "scale"]
-        tilted = [q for q in queries if q.shows is None or ATTACKS[q.attack].needs == "perspective"]
-        systems += [_filigrane(run, upright, "scale", "own"), _filigrane(run, tilted, "perspective", "own")]
+        systems += [_filigrane(run, asked, needs, "own") for needs in ("scale", "perspective") if (asked := _needing(queries, needs))]
     systems += _peers(run, queries)
     return {
         "registered": len(run.sets.registered),
@@ -48,6 +46,12 @@ def suite(run: Run, made_by: Suite, names: Sequence[str]) -> dict[str, Any]:
         "queries": len(queries),
         "systems": systems,
     }
+
+
+def _needing(queries: Sequence[Query], needs: str) -> list[Query]:
+    """Those whose attack needs just that transform, and all distractors; nothing where no attack does."""
+    found = [query for query in queries if query.shows is None or ATTACKS[query.attack].needs == needs]
+    return found if any(query.shows for query in found) else []
 
 
 def shows_of(registered: Sequence[Picture], queries: Sequence[Query]) -> Shows:
@@ -96,8 +100,8 @@ def is_textured(rgb: U8) -> bool:
 
 def _peers(run: Run, queries: Sequence[Query]) -> list[dict[str, Any]]:
     originals = ask(Sets(run.sets.registered, ()), plain, ["none"], run.cache)
-    registered = peers.hash_all([q.path for q in originals], run.contrib, run.cache)
-    found = peers.hash_all([q.path for q in queries], run.contrib, run.cache)
+    registered = peers.hash_all([q.path for q in originals], run.contrib)
+    found = peers.hash_all([q.path for q in queries], run.contrib)
     shows, rows = shows_of(run.sets.registered, queries), []
     for name in registered[0].bits:
         scores = -peers.distances(registered, found, name)

@@ -21,7 +21,8 @@ import filigrane
 from bench.copies.plots import stages
 from bench.copies.run import Run, spread_out
 from bench.copies.sets import Picture
-from matcher.copies.features import SIDE, Fingerprint, fingerprint_gray
+from bench.copies.systems import filigrane_index
+from matcher.copies.features import POINTS, SIDE, Fingerprint, fingerprint_gray
 from matcher.copies.index import CopyIndex
 from matcher.copies.sift import extract
 from matcher.copies.verdict import judge
@@ -48,11 +49,8 @@ Stage = Callable[[Sample], object]
 def run(run: Run) -> dict[str, Any]:
     cv2.setNumThreads(1)
     faiss.omp_set_num_threads(1)
-    index, api = CopyIndex[str](), filigrane.Index()
-    for picture in run.sets.registered:
-        rgb = picture.load()
-        index.add(picture.name, fingerprint_gray(_gray(_file(rgb))))
-        api.add(picture.name, rgb)
+    api = filigrane.Index.load(filigrane_index(run.sets.registered, run.cache))
+    index = api._copies  # what happens inside is timed step by step
     count = 6 if run.quick else _SAMPLES
     known = [_sample(picture, index.fingerprint(picture.name)) for picture in spread_out(run.sets.registered, count)]
     unknown = [_sample(picture, known[0].print_) for picture in spread_out(run.sets.distractors, count)]
@@ -64,7 +62,7 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def _stages(
-    index: CopyIndex[str], api: filigrane.Index, known: Sequence[Sample], unknown: Sequence[Sample]
+    index: CopyIndex[str | int], api: filigrane.Index, known: Sequence[Sample], unknown: Sequence[Sample]
 ) -> list[tuple[str, Stage, Sequence[Sample]]]:
     every = [*known, *unknown]
 
@@ -73,7 +71,7 @@ def _stages(
 
     return [
         ("decode gray, small", lambda s: _gray(s.data), every),
-        ("features", lambda s: extract(_small(s.gray), 300), every),
+        ("features", lambda s: extract(_small(s.gray), POINTS), every),
         ("fingerprint: features, thumbnail, look", lambda s: fingerprint_gray(s.gray), every),
         ("codes and vote", lambda s: index.candidates(s.print_), every),
         ("geometry and verdict of one candidate: a copy", lambda s: judge(s.registered, s.print_, "affine"), known),
@@ -87,7 +85,7 @@ def _stages(
     ]
 
 
-_SIFT: Final = cv2.SIFT.create(300)
+_SIFT: Final = cv2.SIFT.create(POINTS)
 
 
 def _peers(samples: Sequence[Sample]) -> list[tuple[str, Stage, Sequence[Sample]]]:

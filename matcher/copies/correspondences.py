@@ -7,6 +7,7 @@ differences · differences): one pass over the descriptors answers both.
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -14,13 +15,19 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from matcher.copies.features import MIRROR, SIDE, Fingerprint
+from matcher.copies.features import LEVEL, MIRROR, SIDE, Fingerprint
+from matcher.copies.native import library
 from matcher.pixels import F32, F64, U8
+
+I16 = npt.NDArray[np.int16]
+I32 = npt.NDArray[np.int32]
 
 _RATIO: Final = 0.92
 _APART: Final = 0.02 * SIDE
+_TILE: Final = 64
+_FAR: Final = 32_767
 _FIRST: Final = np.flatnonzero(np.arange(128) < np.asarray(MIRROR))
-_SECOND: Final = np.asarray(MIRROR)[_FIRST]
+_SWAPPED: Final = np.stack([_FIRST, np.asarray(MIRROR)[_FIRST]]).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,11 +49,12 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Halves:
-    """`sums`, `differences`: n x 64 float32 whole numbers, exact; `lengths`: squared lengths of the descriptors."""
+    """`sums`, `differences`: 64 x n int16; `lengths`: n int16, squared lengths of the descriptors. n is rounded up to a multiple of `_TILE`
+    with columns that are far from everything."""
 
-    sums: F32
-    differences: F32
-    lengths: F32
+    sums: I16
+    differences: I16
+    lengths: I16
 
 
 def correspond(registered: Fingerprint, query: Fingerprint) -> tuple[Pairs, Pairs]:
@@ -57,28 +65,73 @@ def correspond(registered: Fingerprint, query: Fingerprint) -> tuple[Pairs, Pair
     """
     if min(len(registered.points), len(query.points)) < 2:
         return _pairs(registered.points[:0], query.points[:0]), _pairs(registered.points[:0], query.points[:0])
-    upright, flipped = _distances(registered, query)
-    return _mutual(registered.points, query.points, upright), _mutual(registered.points, _flipped(query), flipped)
+    native = library()
+    upright, flipped = _nearest_native(native, registered, query) if native is not None else _nearest(registered, query)
+    return _clear(registered.points, query.points, upright), _clear(registered.points, _flipped(query), flipped)
 
 
-def _distances(registered: Fingerprint, query: Fingerprint) -> tuple[F32, F32]:
-    """Squared distances, query x registered, of the query and of its mirror."""
-    a, b = _halves(query), _split(registered.descriptors)
-    same, other = a.sums @ b.sums.T, a.differences @ b.differences.T
-    same -= a.lengths[:, None]
-    same -= b.lengths
-    return -(same + other), other - same
+def _clear(registered: F32, query: F32, found: I32) -> Pairs:
+    """The pairs among `found` (of each query feature: the registered one or -1, squared distance, that of the second nearest)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(found[:, 0] >= 0, found[:, 1] / found[:, 2], np.inf)
+    order = np.argsort(ratio, kind="stable")
+    order = order[: np.count_nonzero(ratio < _RATIO**2)]
+    return _pairs(registered[found[order, 0]], query[order])
+
+
+def _nearest_native(native: ctypes.CDLL, registered: Fingerprint, query: Fingerprint) -> I32:
+    halves, levels = _halves(query), np.ascontiguousarray(registered.descriptors // LEVEL)
+    points = np.ascontiguousarray(registered.points)
+    found = np.empty((2, len(query.points), 3), np.int32)
+    failed = native.filigrane_nearest(
+        ctypes.c_void_p(levels.ctypes.data),
+        ctypes.c_void_p(points.ctypes.data),
+        ctypes.c_int(len(levels)),
+        ctypes.c_void_p(_SWAPPED.ctypes.data),
+        ctypes.c_void_p(halves.sums.ctypes.data),
+        ctypes.c_void_p(halves.differences.ctypes.data),
+        ctypes.c_void_p(halves.lengths.ctypes.data),
+        ctypes.c_int(len(query.points)),
+        ctypes.c_int(len(halves.lengths)),
+        ctypes.c_float(_APART),
+        ctypes.c_void_p(found.ctypes.data),
+    )
+    if failed:
+        raise MemoryError("no memory for the distances of features")
+    return found
+
+
+def _nearest(registered: Fingerprint, query: Fingerprint) -> I32:
+    """What `filigrane_nearest` does. Products of whole numbers are exact in float32, which NumPy multiplies fastest."""
+    a, b, count = _halves(query), _split(registered.descriptors), len(query.points)
+    same, other = (x.T.astype(np.float32) @ y.astype(np.float32) for x, y in ((a.sums, b.sums), (a.differences, b.differences)))
+    both = a.lengths[:, None].astype(np.float32) + b.lengths - same
+    return np.stack([_mutual(registered.points, (both + sign * other)[:count, : len(registered.points)]) for sign in (-1, 1)])
+
+
+def _mutual(registered: F32, distances: F32) -> I32:
+    rows = np.arange(len(distances))
+    nearest = distances.argmin(axis=1)
+    x, y = registered[:, 0], registered[:, 1]
+    near = (x[nearest, None] - x) ** 2 + (y[nearest, None] - y) ** 2 < _APART**2
+    second = np.where(near, np.float32(_FAR), distances).min(axis=1)
+    mutual = distances.argmin(axis=0)[nearest] == rows
+    return np.stack([np.where(mutual, nearest, -1), distances[rows, nearest], second], axis=1).astype(np.int32)
 
 
 @lru_cache(4)
 def _halves(print_: Fingerprint) -> _Halves:
+    """A query meets many registered pictures."""
     return _split(print_.descriptors)
 
 
 def _split(descriptors: U8) -> _Halves:
-    first, second = descriptors[:, _FIRST].astype(np.float32), descriptors[:, _SECOND].astype(np.float32)
-    lengths = np.einsum("ij,ij->i", first, first) + np.einsum("ij,ij->i", second, second)
-    return _Halves(first + second, first - second, lengths)
+    room = -len(descriptors) % _TILE
+    levels = np.pad((descriptors // LEVEL).astype(np.int16), ((0, room), (0, 0)))
+    first, second = levels[:, _SWAPPED[0]], levels[:, _SWAPPED[1]]
+    lengths = np.einsum("ij,ij->i", levels, levels)
+    lengths[len(descriptors) :] = _FAR // 2
+    return _Halves(np.ascontiguousarray((first + second).T), np.ascontiguousarray((first - second).T), lengths)
 
 
 def _flipped(query: Fingerprint) -> F32:
@@ -87,20 +140,6 @@ def _flipped(query: Fingerprint) -> F32:
     points[:, 0] = query.small[0] - 1 - points[:, 0]
     points[:, 3] = (180.0 - points[:, 3]) % 360.0
     return points
-
-
-def _mutual(registered: F32, query: F32, distances: F32) -> Pairs:
-    nearest = distances.argmin(axis=1)
-    rows = np.flatnonzero(distances.argmin(axis=0)[nearest] == np.arange(len(nearest)))
-    columns = nearest[rows]
-    best = distances[rows, columns]
-    x, y = registered[:, 0], registered[:, 1]
-    near = (x[columns, None] - x) ** 2 + (y[columns, None] - y) ** 2 < _APART**2
-    second = np.where(near, np.float32(np.inf), distances[rows]).min(axis=1)
-    ratio = best / np.maximum(second, 1.0)
-    order = np.argsort(ratio, kind="stable")
-    order = order[ratio[order] < _RATIO**2]
-    return _pairs(registered[columns[order]], query[rows[order]])
 
 
 def _pairs(registered: F32, query: F32) -> Pairs:

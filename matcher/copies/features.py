@@ -27,7 +27,7 @@ KEPT: Final = 400
 INDEXED: Final = 112
 _MAGIC: Final = b"FGF2"
 _UNITS: Final = np.array([1 / 128, 1 / 128, 1 / 128, 360 / 65_536], np.float32)
-_LEVEL: Final = 12
+LEVEL: Final = 12
 _TEXTURED: Final = 80
 
 
@@ -60,7 +60,7 @@ class Fingerprint:
 
     def to_bytes(self) -> bytes:
         """Versioned, with a checksum; 72 bytes for each feature."""
-        nibbles = self.descriptors // _LEVEL
+        nibbles = self.descriptors // LEVEL
         body = msgspec.msgpack.encode(
             _Stored(
                 self.width,
@@ -79,7 +79,7 @@ class Fingerprint:
         stored = _stored(data)
         points = np.frombuffer(stored.points, "<u2").reshape(-1, 4).astype(np.float32) * _UNITS
         pairs = np.frombuffer(stored.descriptors, np.uint8).reshape(-1, DIMENSIONS // 2)
-        descriptors = np.stack([pairs >> 4, pairs & 15], axis=2).reshape(-1, DIMENSIONS) * np.uint8(_LEVEL)
+        descriptors = np.stack([pairs >> 4, pairs & 15], axis=2).reshape(-1, DIMENSIONS) * np.uint8(LEVEL)
         return cls(stored.width, stored.height, points, descriptors, stored.thumbnail, np.frombuffer(stored.look, np.uint8))
 
 
@@ -114,8 +114,8 @@ def _stored(data: bytes) -> _Stored:
 
 def _rounded(points: F32, descriptors: U8) -> tuple[F32, U8]:
     """Features as they are kept: points in `_UNITS`, descriptors in 16 levels (it costs no correspondence)."""
-    levels = np.minimum((descriptors + np.uint8(_LEVEL // 2)) // np.uint8(_LEVEL), np.uint8(15))
-    return (points / _UNITS).round().clip(0, 65_535).astype(np.float32) * _UNITS, levels * np.uint8(_LEVEL)
+    levels = np.minimum((descriptors + np.uint8(LEVEL // 2)) // np.uint8(LEVEL), np.uint8(15))
+    return (points / _UNITS).round().clip(0, 65_535).astype(np.float32) * _UNITS, levels * np.uint8(LEVEL)
 
 
 def fingerprint(rgb: U8, size: tuple[int, int] | None = None) -> Fingerprint:

@@ -26,10 +26,11 @@ from PIL import ExifTags, Image, ImageOps
 
 from core.errors import FiligraneError, InvalidImage, Unavailable, UnsupportedMedia
 from core.imageinfo import image_info
-from matcher.copies.features import Fingerprint, fingerprint
-from matcher.pixels import U8, pixel_hash, resized
+from matcher.copies.features import SIDE, Fingerprint, fingerprint_gray
+from matcher.pixels import U8, gray, resized
 
 DECODED_SIDE: Final = 1024
+"""Long side that pixels are shrunk to before a watermark is looked for in them."""
 _FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP", "image/gif": "GIF"}
 
 T = TypeVar("T")
@@ -49,21 +50,14 @@ _START_SECONDS: Final = 60.0
 _QUARTER_TURNS: Final = range(5, 9)
 
 
-class Picture(NamedTuple):
-    """`rgb`: at most 1024 pixels on the longer side; `width`, `height`: of the original, upright; `pixel_hash`: hex, where asked for."""
-
-    rgb: U8
-    width: int
-    height: int
-    fingerprint: Fingerprint
-    pixel_hash: str | None
+def read_print(data: bytes, limits: Limits = LIMITS) -> Fingerprint:
+    """The fingerprint of a picture to be searched; of a JPEG no more is decoded than it needs. Raises InvalidImage, UnsupportedMedia."""
+    return fingerprint_gray(*decode_gray(data, SIDE, limits))
 
 
-def read_picture(data: bytes, *, hashed: bool = False, limits: Limits = LIMITS) -> Picture:
-    """Decodes and fingerprints; the pixel hash needs all pixels and is slower. Raises InvalidImage, UnsupportedMedia."""
-    rgb, (width, height) = decode(data, None if hashed else DECODED_SIDE, limits)
-    small = shrunk(rgb, DECODED_SIDE)
-    return Picture(small, width, height, fingerprint(small, (width, height)), pixel_hash(rgb).hex() if hashed else None)
+def read_pixels(data: bytes, limits: Limits = LIMITS) -> U8:
+    """The upright picture, H x W x 3 sRGB, at most 1024 pixels on its longer side. Raises InvalidImage, UnsupportedMedia."""
+    return shrunk(decode(data, DECODED_SIDE, limits)[0], DECODED_SIDE)
 
 
 def shrunk(rgb: U8, side: int) -> U8:
@@ -80,6 +74,19 @@ def decode(data: bytes, side: int | None = None, limits: Limits = LIMITS) -> tup
         InvalidImage: not a picture, damaged, or over the limits.
         UnsupportedMedia: a picture of another kind than JPEG, PNG, WebP and GIF.
     """
+    image, size = _opened(data, "RGB", side, limits)
+    return np.array(image, np.uint8), size
+
+
+def decode_gray(data: bytes, side: int, limits: Limits = LIMITS) -> tuple[U8, tuple[int, int]]:
+    """Like `decode`, luma, H x W. A JPEG comes in the smallest scale that its decoder makes with `side` pixels on the longer side: neither
+    its colour nor most of its coefficients are transformed."""
+    image, size = _opened(data, "L", side, limits)
+    return np.array(image, np.uint8) if image.mode == "L" else gray(np.array(image, np.uint8)), size
+
+
+def _opened(data: bytes, mode: str, side: int | None, limits: Limits) -> tuple[Image.Image, tuple[int, int]]:
+    """The upright picture as RGB, or as L where `mode` is that and it came so; and the original's size. Raises what `decode` does."""
     kind = check(data, limits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -87,7 +94,7 @@ def decode(data: bytes, side: int | None = None, limits: Limits = LIMITS) -> tup
         try:
             with Image.open(BytesIO(data), formats=[kind]) as image:
                 _check_pixels(image.width, image.height, limits)
-                return _upright(image, side)
+                return _upright(image, mode, side)
         except (FiligraneError, MemoryError):
             raise
         except Exception as error:  # decoders raise nearly anything on damaged bytes
@@ -113,17 +120,18 @@ def _check_pixels(width: int, height: int, limits: Limits) -> None:
         raise InvalidImage(f"the picture has {width} x {height} pixels; at most {limits.pixels} are decoded", code="image_too_large")
 
 
-def _upright(image: Image.Image, side: int | None) -> tuple[U8, tuple[int, int]]:
+def _upright(image: Image.Image, mode: str, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
     width, height = image.size
-    if side is not None:
-        image.draft("RGB", (side, side))
+    if side is not None:  # of what is asked for, the shorter side must not keep the scale larger
+        image.draft(mode, (side, 1) if width >= height else (1, side))
     image.load()
     try:
         quarter = image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
         upright = ImageOps.exif_transpose(image)
     except Exception:  # damaged EXIF does not make the pixels worse
         quarter, upright = False, image
-    return np.array(_rgb(upright), np.uint8), (height, width) if quarter else (width, height)
+    gray = mode == upright.mode == "L" and "transparency" not in upright.info
+    return upright if gray else _rgb(upright), (height, width) if quarter else (width, height)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -172,10 +180,17 @@ class Decoders:
                 self._busy.discard(worker)
             self._free.put(worker)
 
-    def read(self, data: bytes, *, hashed: bool = False) -> Picture:
-        """`read_picture` in a worker; what the header tells is refused here."""
+    def fingerprint(self, data: bytes) -> Fingerprint:
+        """`read_print` in a worker; what the header tells is refused here."""
+        return self._read(read_print, data)
+
+    def pixels(self, data: bytes) -> U8:
+        """`read_pixels` in a worker."""
+        return self._read(read_pixels, data)
+
+    def _read(self, function: Callable[[bytes, Limits], T], data: bytes) -> T:
         check(data, self._limits)
-        return self.run(read_picture, data, hashed=hashed, limits=self._limits)
+        return self.run(function, data, limits=self._limits)
 
     def abandon(self) -> None:
         """Ends what the workers are at: their calls raise InvalidImage, later ones Unavailable."""

@@ -24,7 +24,7 @@ from core.repo.matches import MatchDraft
 from core.services import Services
 from matcher.decode import Decoders
 from matcher.member import TRIES, Member, Stopped, patiently
-from matcher.pipeline import Load, Pipeline, stage_seconds
+from matcher.pipeline import Pipeline, Source, stage_seconds
 from matcher.reading import DAMAGED, Reader, Task
 from matcher.registry import Registry
 
@@ -90,8 +90,8 @@ class Images:
     def work(self, messages: Sequence[Message]) -> None:
         """Everything that the messages ask for, up to the matches being recorded. Raises Stopped."""
         found: list[tuple[Task, list[MatchDraft]]] = []
-        for task, load in self._loaded(self._wanted(list(self._readable(messages)))):
-            drafts = self._attempt(task, partial(self._pipeline.matches, task.event, load))
+        for task, source in self._sources(self._wanted(list(self._readable(messages)))):
+            drafts = self._attempt(task, partial(self._pipeline.matches, task.event, source))
             if drafts is not None:
                 _IMAGES.labels("matched" if drafts else "nothing").inc()
                 found.append((task, drafts))
@@ -127,12 +127,12 @@ class Images:
                     gone.add(session)
         return gone
 
-    def _loaded(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Load]]:
+    def _sources(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Source]]:
         """Each task with a way to its picture; those first that the cache answers."""
         needed = []
         for task in tasks:
             if self._patiently(partial(self._pipeline.known, task.event)):
-                yield task, partial(self._reader.picture, task.event)
+                yield task, self._reader.source(task.event)
             else:
                 needed.append(task)
         yield from self._reader.pictures(needed)

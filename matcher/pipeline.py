@@ -1,7 +1,7 @@
 """The whole flow of one picture: what is registered, and is in it?
 
-digest known? -> decode small -> fingerprint -> candidates -> geometry -> verdict -> watermark detection with the keys of every candidate,
-whatever its verdict -> matches. Nothing here reads the bus or writes anything.
+digest known? -> fingerprint of what is decoded small -> candidates -> geometry -> verdict -> watermark detection with the keys of every
+candidate, whatever its verdict (its pixels are only decoded for that) -> matches. Nothing here reads the bus or writes anything.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final, Generic, TypeVar
 
 import numpy as np
@@ -23,8 +24,7 @@ from matcher.copies.features import Fingerprint
 from matcher.copies.geometry import MODELS, Model
 from matcher.copies.index import Candidate
 from matcher.copies.verdict import Verdict, judge
-from matcher.decode import Picture
-from matcher.pixels import F64, scaling
+from matcher.pixels import F64, U8, scaling
 from matcher.registry import AccountRegistry, Registry
 from matcher.watermark.detect import Detection, detect_all
 from matcher.watermark.keys import Registration
@@ -40,7 +40,15 @@ stage_seconds = histogram(
 )
 
 V = TypeVar("V")
-Load = Callable[[], Picture]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Ways to a picture, taken only where it is needed: to its fingerprint, and to its pixels (upright, H x W x 3 sRGB; smaller than the
+    original where that is large). Either may raise InvalidImage, UnsupportedMedia, ObjectMissing, Unavailable."""
+
+    fingerprint: Callable[[], Fingerprint]
+    pixels: Callable[[], U8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,54 +80,65 @@ class Pipeline:
         """Whether `matches` will need no bytes."""
         return all((r.account, r.version, event.sha256) in self._finds or not len(r.copies) for r in self.registries(event))
 
-    def matches(self, event: ImageFound, load: Load) -> list[MatchDraft]:
-        """A draft for each find and page. `load` is only called where the picture is needed. Raises what `load` does."""
+    def matches(self, event: ImageFound, source: Source) -> list[MatchDraft]:
+        """A draft for each find and page. Raises what `source` does."""
         registries = [registry for registry in self.registries(event) if len(registry.copies)]
         known = [self._finds.get((registry.account, registry.version, event.sha256)) for registry in registries]
         finds = [find for some in known if some is not None for find in some]
         if None in known:
             # all of them again: a key counts in the p-value whoever registered it
             finds = []
-            for registry, version, found in self._look(registries, event.sha256, _Once(load), _Tried(self._registry)):
+            for registry, version, found in self._look(registries, event.sha256, source):
                 self._finds.put((registry.account, version, event.sha256), found)
                 finds += found
         return [draft for find in finds for draft in drafts(event, find)]
 
+    def fingerprint(self, sha256: str, source: Source) -> Fingerprint:
+        """The picture's, kept for when it comes again. Raises what `source` does."""
+        known = self._prints.get(sha256)
+        if known is None:
+            known = source.fingerprint()
+            self._prints.put(sha256, known)
+        return known
+
     def _look(
-        self, registries: Sequence[AccountRegistry], sha256: str, load: _Once, tried: _Tried
+        self, registries: Sequence[AccountRegistry], sha256: str, source: Source
     ) -> list[tuple[AccountRegistry, int, tuple[Find, ...]]]:
         """What each registry has in the picture. All candidates are known before the first key is tried: each key counts in the p-value."""
         versions = [r.version for r in registries]
-        query = self._prints.get(sha256)
-        if query is None:
-            query = load().fingerprint
-            self._prints.put(sha256, query)
+        query, pixels, tried = self.fingerprint(sha256, source), cache(source.pixels), _Tried(self._registry)
         with stage_seconds.labels("candidates").time():
             candidates = [r.copies.candidates(query) for r in registries]
         for registry, proposed in zip(registries, candidates, strict=True):
             tried.count(registry, proposed)
         return [
-            (registry, version, finds_in(registry, proposed, query, load, tried, CRAWL_MODEL))
+            (registry, version, finds_in(registry, proposed, query, pixels, tried, CRAWL_MODEL))
             for registry, version, proposed in zip(registries, versions, candidates, strict=True)
         ]
 
-    def search(self, event: SearchAsked, picture: Picture) -> list[SearchHit]:
-        """The asking account's pictures in a query. Raises InvalidInput for an unknown transform."""
+    def search(self, event: SearchAsked, source: Source) -> list[SearchHit]:
+        """The asking account's pictures in a query. Raises InvalidInput for an unknown transform, and what `source` does."""
         model: Model | None = next((m for m in MODELS if m == event.transform), None)
         if model is None:
             raise InvalidInput(f"transform is one of {', '.join(MODELS)}", code="bad_transform")
         registry = self._registry.of(event.account, event.registry_version)
-        proposed = registry.copies.candidates(picture.fingerprint)
+        query = source.fingerprint()
+        proposed = registry.copies.candidates(query)
         if event.similar:
             return [_unverified(c) for c in proposed]
         tried = _Tried(self._registry)
         tried.count(registry, proposed)
-        finds = finds_in(registry, proposed, picture.fingerprint, _Once(lambda: picture), tried, model)
+        finds = finds_in(registry, proposed, query, cache(source.pixels), tried, model)
         return [hit(find) for find in finds]
 
 
 def finds_in(
-    registry: AccountRegistry, candidates: Sequence[Candidate[int]], query: Fingerprint, load: _Once, tried: _Tried, model: Model
+    registry: AccountRegistry,
+    candidates: Sequence[Candidate[int]],
+    query: Fingerprint,
+    pixels: Callable[[], U8],
+    tried: _Tried,
+    model: Model,
 ) -> tuple[Find, ...]:
     """Judges each candidate and tries each of its keys: detections first, then copies."""
     finds: list[Find] = []
@@ -131,7 +150,7 @@ def finds_in(
         with stage_seconds.labels("judge").time():
             verdict = judge(print_, query, model, max(1, len(registry.copies)))
         registrations = tried.registrations(registry, candidate.id)
-        detections = _detect(load(), registrations, tried.total) if registrations else []
+        detections = _detect(pixels(), query, registrations, tried.total) if registrations else []
         detected = [(r, d) for r, d in zip(registrations, detections, strict=True) if d.marked]
         finds += [Find(registry.account, candidate.id, r.key_id, verdict, d, True) for r, d in detected]
         if verdict is not None and verdict.name == "copy":
@@ -139,13 +158,13 @@ def finds_in(
     return tuple(finds)
 
 
-def _detect(picture: Picture, registrations: Sequence[Registration], tried: int) -> list[Detection]:
+def _detect(rgb: U8, print_: Fingerprint, registrations: Sequence[Registration], tried: int) -> list[Detection]:
     """Detections with their transform in pixels of the original, not of what was decoded of it."""
-    height, width = picture.rgb.shape[:2]
-    seen = replace(picture.fingerprint, width=width, height=height)
-    grown = scaling((width, height), (picture.width, picture.height))
+    height, width = rgb.shape[:2]
+    seen = replace(print_, width=width, height=height)
+    grown = scaling((width, height), (print_.width, print_.height))
     with stage_seconds.labels("detect").time():
-        detections = detect_all(picture.rgb, registrations, tried=tried, print_=seen)
+        detections = detect_all(rgb, registrations, tried=tried, print_=seen)
     return [replace(d, transform=_unit(grown @ d.transform)) if d.transform is not None else d for d in detections]
 
 
@@ -166,19 +185,6 @@ class _Tried:
 
     def count(self, registry: AccountRegistry, candidates: Sequence[Candidate[int]]) -> None:
         self.total += sum(len(self.registrations(registry, c.id)) for c in candidates)
-
-
-class _Once:
-    """Loads a picture when it is first needed, and then has it."""
-
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._picture: Picture | None = None
-
-    def __call__(self) -> Picture:
-        if self._picture is None:
-            self._picture = self._load()
-        return self._picture
 
 
 def drafts(event: ImageFound, find: Find) -> list[MatchDraft]:

@@ -1,4 +1,4 @@
-"""From where a message says that its picture is, to the decoded picture.
+"""From where a message says that its picture is, to its fingerprint and its pixels.
 
 Pictures that lie near each other in a segment are read in one go and decoded a few ahead, so memory is bounded whatever a poll holds.
 No store can prove the bytes of a range, so they are compared with the message's digest before anything is made of them.
@@ -12,16 +12,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from core.bus import Message
 from core.errors import Corrupt, FiligraneError, InvalidImage, ObjectMissing
 from core.events import ImageFound, StoredAt
 from core.repo import crawls
 from core.services import Services
-from matcher.decode import Decoders, Picture
+from matcher.copies.features import Fingerprint
+from matcher.decode import Decoders
 from matcher.member import Stopped
-from matcher.pipeline import Load, stage_seconds
+from matcher.pipeline import Source, stage_seconds
 
 DAMAGED: Final = "bytes_damaged"
 """Code of bytes that are not those that were stored: on the way, which another try may mend, or in the store."""
@@ -30,6 +32,8 @@ _GAP: Final = 256 << 10
 _AHEAD: Final = 2
 """Pictures per decoder that are decoded before they are asked for."""
 _LOOK_SECONDS: Final = 0.5
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +57,19 @@ class Reader:
         """Waits for what is being decoded."""
         self._threads.shutdown(cancel_futures=True)
 
-    def pictures(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Load]]:
-        """Each task with a way to its picture, in the order of their bytes. A way may be asked again, and reads anew then."""
+    def pictures(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Source]]:
+        """Each task with a way to its picture, in the order of their bytes. A way may be taken again, and reads anew then."""
         for stretch in stretches(tasks):
             yield from self._stretch(stretch)
 
-    def picture(self, event: ImageFound) -> Picture:
-        """Raises ObjectMissing, InvalidImage, UnsupportedMedia, Unavailable, Stopped."""
-        return self._result(self._threads.submit(self._decode, event, self._bytes(event)))
+    def source(self, event: ImageFound) -> Source:
+        """A way to a picture that is read and decoded when it is asked for."""
+        return self._source(event, None)
 
-    def _stretch(self, stretch: Sequence[Task]) -> Iterator[tuple[Task, Load]]:
+    def _stretch(self, stretch: Sequence[Task]) -> Iterator[tuple[Task, Source]]:
         """Its pictures, under way a few at a time; each on its own, with its own error, where they cannot be read in one go."""
         read = self._slices(stretch)
-        ahead: deque[Future[Picture] | None] = deque()
+        ahead: deque[Future[Fingerprint] | None] = deque()
         coming, begun = iter(stretch), set[str]()
         for task in stretch:
             while len(ahead) < _AHEAD * self._decoders.size and (next_ := next(coming, None)) is not None:
@@ -73,8 +77,8 @@ class Reader:
                     ahead.append(None)
                     continue
                 begun.add(next_.event.sha256)
-                ahead.append(self._threads.submit(self._decode, next_.event, read(next_.event.bytes)))
-            yield task, self._once(ahead.popleft(), task.event)
+                ahead.append(self._threads.submit(self._decode, self._decoders.fingerprint, next_.event, read(next_.event.bytes)))
+            yield task, self._source(task.event, ahead.popleft())
 
     def _slices(self, stretch: Sequence[Task]) -> Callable[[StoredAt], bytes] | None:
         start = min(t.event.bytes.offset for t in stretch)
@@ -85,25 +89,29 @@ class Reader:
             return None
         return lambda place: data[place.offset - start : _end(place) - start]
 
-    def _once(self, future: Future[Picture] | None, event: ImageFound) -> Load:
-        pending = [future] if future is not None else []
+    def _source(self, event: ImageFound, coming: Future[Fingerprint] | None) -> Source:
+        pending = [coming] if coming is not None else []
 
-        def load() -> Picture:
-            return self._result(pending.pop()) if pending else self.picture(event)
+        def fingerprint() -> Fingerprint:
+            return self._result(pending.pop()) if pending else self._decoded(self._decoders.fingerprint, event)
 
-        return load
+        return Source(fingerprint, partial(self._decoded, self._decoders.pixels, event))
 
-    def _result(self, future: Future[Picture]) -> Picture:
+    def _decoded(self, decode: Callable[[bytes], T], event: ImageFound) -> T:
+        """Raises ObjectMissing, InvalidImage, UnsupportedMedia, Unavailable, Stopped."""
+        return self._result(self._threads.submit(self._decode, decode, event, self._bytes(event)))
+
+    def _result(self, future: Future[T]) -> T:
         while not wait([future], _LOOK_SECONDS).done:
             if self._stop.is_set():
                 raise Stopped
         return future.result()
 
-    def _decode(self, event: ImageFound, data: bytes) -> Picture:
+    def _decode(self, decode: Callable[[bytes], T], event: ImageFound, data: bytes) -> T:
         if hashlib.sha256(data).hexdigest() != event.sha256:
             raise InvalidImage(f"{event.bytes.key} from {event.bytes.offset} on holds other bytes than were stored", code=DAMAGED)
         with stage_seconds.labels("decode").time():
-            return self._decoders.read(data)
+            return decode(data)
 
     def _bytes(self, event: ImageFound) -> bytes:
         try:

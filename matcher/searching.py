@@ -18,7 +18,7 @@ from core.services import Services
 from matcher.decode import Decoders
 from matcher.images import place
 from matcher.member import TRIES, Member, Stopped, patiently
-from matcher.pipeline import Pipeline
+from matcher.pipeline import Pipeline, Source
 
 _DIED: Final = "decoder_died"
 _INTERNAL: Final = "internal"
@@ -85,8 +85,9 @@ class Searches:
 
     def _try(self, event: SearchAsked) -> SearchAnswered:
         try:
-            picture = self._decoders.read(self._services.store.get(event.key))
-            return SearchAnswered(event.search, tuple(self._pipeline.search(event, picture)))
+            data = self._services.store.get(event.key)
+            source = Source(partial(self._decoders.fingerprint, data), partial(self._decoders.pixels, data))
+            return SearchAnswered(event.search, tuple(self._pipeline.search(event, source)))
         except FiligraneError as error:
             return SearchAnswered(event.search, (), error.code, error.details)
         except Exception:

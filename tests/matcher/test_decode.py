@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core.errors import FiligraneError, InvalidImage, Unavailable, UnsupportedMedia
-from matcher.decode import DECODED_SIDE, Decoders, Limits, check, decode, read_picture
+from matcher.copies.features import SIDE, registered
+from matcher.copies.verdict import judge
+from matcher.decode import DECODED_SIDE, Decoders, Limits, check, decode, decode_gray, read_print
+from matcher.pixels import gray, pixel_hash, resized
 from tests.matcher.pictures import encoded, photo
 
 
@@ -76,13 +79,45 @@ def test_the_pixel_hash_ignores_metadata_and_lossless_format() -> None:
     exif = Image.Exif()
     exif[0x010E] = "a description"
     image = Image.fromarray(photo(1))
-    hashes = {
-        read_picture(data, hashed=True).pixel_hash
-        for data in (_saved(image, "PNG"), _saved(image, "PNG", exif=exif, compress_level=1), _saved(image, "WEBP", lossless=True))
-    }
+    same = (_saved(image, "PNG"), _saved(image, "PNG", exif=exif, compress_level=1), _saved(image, "WEBP", lossless=True))
+    hashes = {pixel_hash(decode(data)[0]) for data in same}
     assert len(hashes) == 1
-    assert read_picture(encoded(photo(2), "PNG"), hashed=True).pixel_hash not in hashes
-    assert read_picture(encoded(photo(2), "PNG")).pixel_hash is None
+    assert pixel_hash(photo(2)) not in hashes
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_small_and_gray_it_is_as_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = _saved(Image.fromarray(photo(1)).resize((2400, 1600)), "JPEG", exif=exif, quality=95)
+    small, size = decode_gray(data, SIDE)
+    whole, whole_size = decode(data)
+    assert size == whole_size
+    assert max(small.shape) == 300, "the decoder's scale of 1/8"
+    assert np.abs(resized(gray(whole), max(small.shape)).astype(int) - small).mean() < 4
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "CMYK"), ("JPEG", "L"), ("PNG", "L"), ("PNG", "LA"), ("GIF", "P"), ("WEBP", "RGB")])
+def test_small_and_gray_of_every_kind(kind: str, mode: str) -> None:
+    data = _saved(Image.fromarray(photo(1)).convert(mode), kind, quality=90)
+    small, size = decode_gray(data, SIDE)
+    assert size == (600, 450)
+    assert small.shape == ((225, 300) if kind == "JPEG" else (450, 600))
+    assert np.abs(resized(gray(decode(data)[0]), max(small.shape)).astype(int) - small).mean() < 4
+
+
+def test_a_gray_picture_with_transparency_is_on_white() -> None:
+    data = _saved(Image.new("L", (9, 9), 0), "PNG", transparency=0)
+    assert (decode_gray(data, SIDE)[0] == 255).all()
+
+
+def test_a_fingerprint_of_the_small_picture_is_a_copy_of_the_whole_one() -> None:
+    data = _saved(Image.fromarray(photo(1)).resize((1500, 1125)), "JPEG", quality=90)
+    seen = read_print(data)
+    assert (seen.width, seen.height) == (1500, 1125)
+    found = judge(registered(decode(data)[0]), seen, "scale", 1)
+    assert found is not None
+    assert found.name == "copy"
 
 
 def test_a_bomb_is_refused_by_its_header() -> None:
@@ -106,8 +141,9 @@ def test_other_kinds_are_told_apart_from_garbage() -> None:
 def test_damaged_bytes_raise_only_our_errors(cut: int, at: int, flip: int, kind: str) -> None:
     data = bytearray(encoded(photo(4, 40, 30), kind))
     data[at % len(data)] ^= flip
-    with suppress(FiligraneError):
-        decode(bytes(data[: len(data) - cut]), limits=Limits(pixels=1_000_000))
+    for read in (decode, partial(decode_gray, side=SIDE)):
+        with suppress(FiligraneError):
+            read(bytes(data[: len(data) - cut]), limits=Limits(pixels=1_000_000))
 
 
 def test_a_worker_that_dies_or_hangs_fails_one_picture_and_is_replaced() -> None:
@@ -130,9 +166,10 @@ def test_errors_and_results_come_through(decoders: Decoders) -> None:
     with pytest.raises(InvalidImage) as caught:
         decoders.run(eat)
     assert caught.value.code == "image_too_large"
-    picture = decoders.read(encoded(photo(1), "JPEG"), hashed=True)
-    assert (picture.width, picture.height, len(picture.pixel_hash or "")) == (600, 450, 64)
-    assert len(picture.fingerprint.points) > 100
+    seen = decoders.fingerprint(encoded(photo(1), "JPEG"))
+    assert (seen.width, seen.height) == (600, 450)
+    assert len(seen.points) > 100
+    assert decoders.pixels(encoded(photo(1), "JPEG")).shape == (450, 600, 3)
     assert decoders.run(os.getpid) == before
 
 

@@ -156,11 +156,11 @@ def test_a_picture_that_hangs_does_not_hold_up_the_end(services: Services, monke
     world.register("a.jpg", encoded(photo(1), "JPEG"))
     hanging = threading.Event()
 
-    def hang(decoders: Decoders, data: bytes, *, hashed: bool = False) -> None:
+    def hang(decoders: Decoders, data: bytes) -> None:
         hanging.set()
         decoders.run(time.sleep, 3600)
 
-    monkeypatch.setattr(Decoders, "read", hang)
+    monkeypatch.setattr(Decoders, "fingerprint", hang)
     stop = threading.Event()
     thread = threading.Thread(target=worker.run, args=(services, stop))
     thread.start()

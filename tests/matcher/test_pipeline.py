@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+from typing import Never
+
 import pytest
 
 from core.errors import InvalidInput
 from core.events import SearchAsked
 from core.repo import media
 from core.services import Services
-from matcher.decode import Picture, read_picture
-from matcher.pipeline import Pipeline
+from matcher.pipeline import Pipeline, Source
 from matcher.registry import Registry
 from matcher.watermark.embed import embed
 from tests.matcher.pictures import captioned, crop, encoded, mirror, photo, resize
-from tests.matcher.world import NOW, World
+from tests.matcher.world import NOW, World, given
 
 
 @pytest.fixture
@@ -24,14 +25,17 @@ def pipeline(services: Services) -> Pipeline:
     return Pipeline(Registry(services))
 
 
-def _never() -> Picture:
+def _needed() -> Never:
     raise AssertionError("the picture was needed")
+
+
+NEVER = Source(_needed, _needed)
 
 
 def test_a_copy_makes_a_draft_for_each_page(world: World, pipeline: Pipeline) -> None:
     world.register("a.jpg", encoded(photo(1), "JPEG"))
     data = encoded(resize(captioned(photo(1)), 0.6), "JPEG")
-    drafts = pipeline.matches(world.found(data, pages=("http://www.site.example/a", "http://b.site.example/")), lambda: read_picture(data))
+    drafts = pipeline.matches(world.found(data, pages=("http://www.site.example/a", "http://b.site.example/")), given(data))
     assert [(d.page_url, d.site, d.verdict, d.watermarked, d.key_id) for d in drafts] == [
         ("http://www.site.example/a", "site.example", "copy", False, ""),
         ("http://b.site.example/", "site.example", "copy", False, ""),
@@ -45,39 +49,39 @@ def test_other_pictures_make_none_and_are_remembered(world: World, pipeline: Pip
     data = encoded(photo(2), "JPEG")
     event = world.found(data)
     assert not pipeline.known(event)
-    assert pipeline.matches(event, lambda: read_picture(data)) == []
+    assert pipeline.matches(event, given(data)) == []
     assert pipeline.known(event)
-    assert pipeline.matches(event, _never) == []
+    assert pipeline.matches(event, NEVER) == []
 
 
 def test_an_account_without_pictures_needs_no_bytes(world: World, pipeline: Pipeline) -> None:
     assert pipeline.known(world.found(b"x"))
-    assert pipeline.matches(world.found(b"x"), _never) == []
+    assert pipeline.matches(world.found(b"x"), NEVER) == []
 
 
 def test_a_picture_registered_later_is_found_by_the_kept_fingerprint(world: World, pipeline: Pipeline) -> None:
     world.register("a.jpg", encoded(photo(1), "JPEG"))
     data = encoded(photo(2), "JPEG", quality=60)
     place = world.store([data])[0]
-    pipeline.matches(world.found(data, place), lambda: read_picture(data))
+    pipeline.matches(world.found(data, place), given(data))
     world.register("b.jpg", encoded(photo(2), "JPEG"))
-    assert [d.verdict for d in pipeline.matches(world.found(data, place), _never)] == ["copy"]
+    assert [d.verdict for d in pipeline.matches(world.found(data, place), NEVER)] == ["copy"]
 
 
 def test_a_deleted_picture_is_not_found_any_more(world: World, pipeline: Pipeline) -> None:
     world.register("a.jpg", encoded(photo(1), "JPEG"))
     data = encoded(photo(1), "JPEG", quality=60)
-    assert pipeline.matches(world.found(data), lambda: read_picture(data))
+    assert pipeline.matches(world.found(data), given(data))
     with world.services.database.write() as tx:
         media.delete(tx, world.account.id, f"{world.account.home}/a.jpg", NOW)
-    assert pipeline.matches(world.found(data), _never) == []
+    assert pipeline.matches(world.found(data), NEVER) == []
 
 
 def test_a_marked_copy_is_detected_and_is_a_copy(world: World, pipeline: Pipeline) -> None:
     marked, registration = embed(photo(1))
     world.register("a.jpg", encoded(photo(1), "PNG"), watermark=registration)
     data = encoded(mirror(crop(marked, 0.1, 0.1, 0.8)), "JPEG", quality=70)
-    keyed, plain = pipeline.matches(world.found(data), lambda: read_picture(data))
+    keyed, plain = pipeline.matches(world.found(data), given(data))
     assert (keyed.key_id, keyed.watermarked, keyed.mirrored) == (registration.key_id, True, True)
     assert keyed.p_value is not None
     assert keyed.p_value <= 1e-9
@@ -88,7 +92,7 @@ def test_an_unmarked_copy_of_a_marked_picture_is_only_a_copy(world: World, pipel
     _, registration = embed(photo(1))
     world.register("a.jpg", encoded(photo(1), "PNG"), watermark=registration)
     data = encoded(photo(1), "JPEG", quality=70)
-    (draft,) = pipeline.matches(world.found(data), lambda: read_picture(data))
+    (draft,) = pipeline.matches(world.found(data), given(data))
     assert (draft.key_id, draft.watermarked, draft.key_detected) == ("", False, False)
 
 
@@ -96,8 +100,8 @@ def test_shared_sessions_are_matched_against_everybody(world: World, pipeline: P
     other = world.add_account("ben")
     world.register("b.jpg", encoded(photo(3), "JPEG"), account=other)
     data = encoded(photo(3), "JPEG", quality=60)
-    assert pipeline.matches(world.found(data), _never) == []
-    (draft,) = pipeline.matches(world.found(data, shared=True), lambda: read_picture(data))
+    assert pipeline.matches(world.found(data), NEVER) == []
+    (draft,) = pipeline.matches(world.found(data, shared=True), given(data))
     assert draft.account_id == other.id
 
 
@@ -106,7 +110,7 @@ def test_a_missing_fingerprint_costs_only_its_own_picture(world: World, pipeline
     world.services.store.delete([info.key for info in world.services.store.list("pictures/") if info.key.endswith("fingerprint")])
     world.register("b.jpg", encoded(photo(2), "JPEG"))
     data = encoded(photo(2), "JPEG", quality=60)
-    assert len(pipeline.matches(world.found(data), lambda: read_picture(data))) == 1
+    assert len(pipeline.matches(world.found(data), given(data))) == 1
 
 
 def _asked(world: World, **more: object) -> SearchAsked:
@@ -117,7 +121,7 @@ def _asked(world: World, **more: object) -> SearchAsked:
 def test_a_search_tells_keys_verdicts_and_where(world: World, pipeline: Pipeline) -> None:
     marked, registration = embed(photo(1))
     world.register("a.jpg", encoded(photo(1), "PNG"), watermark=registration)
-    picture = read_picture(encoded(resize(marked, 0.8), "JPEG", quality=80))
+    picture = given(encoded(resize(marked, 0.8), "JPEG", quality=80))
     keyed, plain = pipeline.search(_asked(world), picture)
     assert (keyed.key_id, keyed.verdict, plain.key_id, plain.verdict) == (registration.key_id, "copy", "", "copy")
     assert keyed.p_value is not None
@@ -129,4 +133,4 @@ def test_a_search_tells_keys_verdicts_and_where(world: World, pipeline: Pipeline
 
 def test_an_unknown_transform_is_refused(world: World, pipeline: Pipeline) -> None:
     with pytest.raises(InvalidInput):
-        pipeline.search(_asked(world, transform="bend"), read_picture(encoded(photo(1), "JPEG")))
+        pipeline.search(_asked(world, transform="bend"), given(encoded(photo(1), "JPEG")))

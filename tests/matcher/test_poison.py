@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -13,7 +12,8 @@ import pytest
 from core.bus import Message, MessageTooLarge, Outgoing, deadletters
 from core.events import IMAGES, SEARCHES, SearchAsked, SessionWoken, StoredAt, encode
 from core.services import Services
-from matcher.decode import Decoders, Picture
+from matcher.copies.features import Fingerprint
+from matcher.decode import Decoders
 from matcher.member import TRIES
 from tests.matcher.pictures import encoded, photo
 from tests.matcher.world import World, matching
@@ -30,15 +30,15 @@ def world(services: Services) -> World:
 def killings(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """A decoder that these bytes really kill, each time; how often that was."""
     killed: list[bytes] = []
-    read: Callable[..., Picture] = Decoders.read
+    read = Decoders.fingerprint
 
-    def reading(decoders: Decoders, data: bytes, *, hashed: bool = False) -> Picture:
+    def reading(decoders: Decoders, data: bytes) -> Fingerprint:
         if data == KILLER:
             killed.append(data)
             decoders.run(os._exit, 1)
-        return read(decoders, data, hashed=hashed)
+        return read(decoders, data)
 
-    monkeypatch.setattr(Decoders, "read", reading)
+    monkeypatch.setattr(Decoders, "fingerprint", reading)
     return killed
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 
 from sqlalchemy import select
@@ -18,7 +19,9 @@ from core.models import Account, Match
 from core.repo import accounts, crawls
 from core.services import Services
 from matcher import worker
+from matcher.decode import read_pixels, read_print
 from matcher.member import GROUP
+from matcher.pipeline import Source
 from matcher.registrar import Registered, prepare, register
 from matcher.watermark.keys import Registration
 
@@ -90,6 +93,11 @@ class World:
     def matches(self) -> list[Match]:
         with self.services.database.read() as tx:
             return list(tx.scalars(select(Match).order_by(Match.page_url, Match.key_id)))
+
+
+def given(data: bytes) -> Source:
+    """A picture that is here, decoded in this process."""
+    return Source(partial(read_print, data), partial(read_pixels, data))
 
 
 def polled(services: Services, topic: str, key: str | None = None) -> list[Message]:

@@ -22,7 +22,7 @@ Bool = npt.NDArray[np.bool_]
 
 _SIZES: Final = (1, 2, 4)
 """Long sides of the pictures that features are taken on, in those of a query's; and how many are taken on each."""
-_TAKEN: Final = (300, 400, 500)
+_TAKEN: Final = (300, 600, 1200)
 _LARGER: Final = 1.4
 _ASKED: Final = 300
 
@@ -31,7 +31,7 @@ _ZOOM: Final = 0.4
 _TURN: Final = 25.0
 _ALIKE: Final = 160.0
 _REPEATED: Final = 110.0
-_ENOUGH: Final = 2.0
+_ENOUGH: Final = 4.0
 _LEAST: Final = 1.8
 
 
@@ -155,7 +155,7 @@ _HARM: Final = (
 
 def _changes() -> Iterator[_Change]:
     yield from _WHOLE
-    crops = [(share**0.5, rows) for share, rows in ((0.5, 2), (0.25, 3), (0.1, 4))]
+    crops = [(share**0.5, rows) for share, rows in ((0.5, 2), (0.25, 4), (0.1, 6))]
     boxes = [(x, y, side) for side, rows in crops for y in np.linspace(0, 1 - side, rows) for x in np.linspace(0, 1 - side, rows)]
     for i, box in enumerate(boxes):
         yield _HARM[i % len(_HARM)]._replace(box=box)

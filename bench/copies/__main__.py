@@ -24,7 +24,7 @@ from typing import Any, Final
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the libraries below load
 
-from bench.copies import augly_suite, costs, flat, hostile, recall
+from bench.copies import augly_suite, costs, flat, goals, hostile, recall
 from bench.copies.attacks import ATTACKS
 from bench.copies.run import Run
 from bench.copies.sets import Part, sets
@@ -39,8 +39,8 @@ def main() -> None:
     if options.dev:
         print("\n".join(recall.markdown(recall.quick_look(run))))
         return
-    for name in options.only or PARTS:
-        _measure(run, name, PARTS[name])
+    tables = {name: _measure(run, name, PARTS[name]) for name in options.only or PARTS}
+    _summarise(run, tables)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,18 +80,28 @@ def _run(options: argparse.Namespace) -> Run:
     )
 
 
-def _measure(run: Run, name: str, part: Any) -> None:
+def _measure(run: Run, name: str, part: Any) -> list[str]:
+    """The part's table, which is written beside its JSON."""
     begun = time.perf_counter()
     print(f"== {name}", file=sys.stderr, flush=True)
     result = part.run(run)
     result |= {"seconds": round(time.perf_counter() - begun, 1), "part": run.part, "versions": _versions()}
-    stem = f"copies-{name}" if run.part == "dev" else f"copies-{name}-held-out"
     run.out.mkdir(parents=True, exist_ok=True)
-    (run.out / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (run.out / f"{stem}.md").write_text("\n".join(part.markdown(result)) + "\n")
+    (run.out / f"{run.stem}-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     if run.part == "dev" and hasattr(part, "plot"):
         part.plot(result, run.plots)
-    print("\n".join([f"## {name}", "", *part.markdown(result), ""]), flush=True)
+    lines: list[str] = part.markdown(result)
+    print("\n".join([f"## {name}", "", *lines, ""]), flush=True)
+    return lines
+
+
+def _summarise(run: Run, tables: Mapping[str, list[str]]) -> None:
+    """One page of what ran now, after the goals, which count what earlier runs left here too."""
+    files = {name: run.out / f"{run.stem}-{name}.json" for name in PARTS}
+    reached = goals.table({name: json.loads(path.read_text()) for name, path in files.items() if path.exists()})
+    parts = [line for name, lines in tables.items() for line in ("", f"## {name}", "", *lines)]
+    (run.out / f"{run.stem}.md").write_text("\n".join([*reached, *parts]) + "\n")
+    print("\n".join(["## goals", "", *reached]), flush=True)
 
 
 def _versions() -> dict[str, str]:

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 import filigrane
+from bench.copies.goals import KNOWN, UNKNOWN
 from bench.copies.plots import stages
 from bench.copies.run import Run, spread_out
 from bench.copies.sets import Picture
@@ -76,8 +77,8 @@ def _stages(
         ("codes and vote", lambda s: index.candidates(s.print_), every),
         ("geometry and verdict of one candidate: a copy", lambda s: judge(s.registered, s.print_, "affine"), known),
         ("geometry and verdict of one candidate: none", lambda s: judge(s.registered, s.print_, "affine"), unknown),
-        ("**all, from the bytes**: a copy", whole, known),
-        ("**all, from the bytes**: no copy", whole, unknown),
+        (KNOWN, whole, known),
+        (UNKNOWN, whole, unknown),
         ("`filigrane.Index.search` of decoded RGB: a copy", lambda s: api.search(s.rgb, transform="affine"), known),
         ("`filigrane.Index.search` of decoded RGB: no copy", lambda s: api.search(s.rgb, transform="affine"), unknown),
         (f"beside it: OpenCV's SIFT at {SIDE} pixels, features alone", lambda s: _SIFT.detectAndCompute(_small(s.gray), None), every),

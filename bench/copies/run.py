@@ -27,6 +27,11 @@ class Run:
     same_scene: Path | None
 
     @property
+    def stem(self) -> str:
+        """How the files of this run begin."""
+        return "copies" if self.part == "dev" else "copies-held-out"
+
+    @property
     def attacked(self) -> Sets:
         """The pictures that are attacked, evenly spread over those registered; and all distractors."""
         return Sets(spread_out(self.sets.registered, self.sample), self.sets.distractors)

@@ -1,0 +1,63 @@
+"""The goals of copy detection beside what was measured of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+Results = Mapping[str, Mapping[str, Any]]
+"""What the parts returned, by name."""
+
+
+class Goal(NamedTuple):
+    """`measured` raises KeyError where the part did not run; `reached` says whether that is enough."""
+
+    what: str
+    reach: str
+    measured: Callable[[Results], Any]
+    reached: Callable[[Any], bool]
+
+
+def _system(results: Results, name: str) -> Mapping[str, Any]:
+    systems: Mapping[str, Mapping[str, Any]] = {row["system"]: row for row in results["recall"]["systems"]}
+    return systems[name]
+
+
+def _worst(results: Results) -> str:
+    attacks = _system(results, "filigrane, affine")["attacks"]
+    worst = min(attacks, key=attacks.get)
+    return f"{attacks[worst]:.3f} {worst}"
+
+
+def _ratio(results: Results, stage: str) -> float:
+    return float({row["stage"]: row for row in results["costs"]["rows"]}[stage]["ratio"])
+
+
+GOALS: Final = (
+    Goal(
+        "recall at 0 false positives, affine + mirror", ">= .99", lambda r: _system(r, "filigrane, affine")["recall"], lambda v: v >= 0.99
+    ),
+    Goal("the same, textured pictures", ">= .995", lambda r: _system(r, "filigrane, affine")["textured"]["recall"], lambda v: v >= 0.995),
+    Goal("worst attack", ">= .95", _worst, lambda v: float(v.split()[0]) >= 0.95),
+    Goal("recall with scale + mirror, no rotations", ">= .99", lambda r: _system(r, "filigrane, scale")["recall"], lambda v: v >= 0.99),
+    Goal("false copies, distractors and cross pairs", "0", lambda r: _system(r, "filigrane, affine")["false"], lambda v: v == 0),
+    Goal("flat pictures, plain attacks", ">= .90", lambda r: r["flat"]["said_copy"], lambda v: v >= 0.90),
+    Goal("flat pictures, false copies among them", "0", lambda r: r["flat"]["false_copies"], lambda v: v == 0),
+    Goal("processor time of a picture that is no copy", "<= 2.0x decoding", lambda r: _ratio(r, UNKNOWN), lambda v: v <= 2),
+    Goal("processor time of a copy", "<= 2.0x decoding", lambda r: _ratio(r, KNOWN), lambda v: v <= 2),
+    Goal("bad input: wrong answers", "0", lambda r: r["hostile"]["wrong"], lambda v: v == 0),
+)
+KNOWN: Final = "**all, from the bytes**: a copy"
+UNKNOWN: Final = "**all, from the bytes**: no copy"
+
+
+def table(results: Results) -> list[str]:
+    """Of the goals whose parts ran."""
+    lines = ["| what | reach | measured | reached |", "|---|---|---|---|"]
+    for goal in GOALS:
+        try:
+            value = goal.measured(results)
+        except KeyError:
+            continue
+        lines.append(f"| {goal.what} | {goal.reach} | {value} | {'yes' if goal.reached(value) else '**no**'} |")
+    return lines

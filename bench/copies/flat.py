@@ -17,7 +17,7 @@ from bench.copies.queries import ask, own
 from bench.copies.recall import row_of, shows_of
 from bench.copies.run import Run
 from bench.copies.scoring import positives
-from bench.copies.sets import Picture, Sets
+from bench.copies.sets import Picture, Sets, sample
 from bench.copies.systems import ask_filigrane, filigrane_index
 from matcher.pixels import U8
 
@@ -97,8 +97,9 @@ KINDS: Final[Mapping[Callable[[int], U8], int]] = {logo: 16, gradient: 12, sky: 
 
 
 def pictures(share: int = 1) -> list[Picture]:
-    """All 64, or one of `share` of each kind."""
-    return [Picture(f"{make.__name__}-{n}", partial(make, n)) for make, count in KINDS.items() for n in range(count // share)]
+    """All 64, or one of `share` of each kind; and scikit-image's colour wheel."""
+    made = [Picture(f"{make.__name__}-{n}", partial(make, n)) for make, count in KINDS.items() for n in range(count // share)]
+    return [*made, Picture("wheel-0", partial(sample, "color.png"))]
 
 
 def run(run: Run) -> dict[str, Any]:

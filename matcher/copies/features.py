@@ -6,13 +6,14 @@ Features (`matcher.copies.sift`) are taken on a small gray picture.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cv2
 import msgspec
 import numpy as np
 
+from matcher.copies.look import look
 from matcher.copies.sift import DIMENSIONS, extract
 from matcher.copies.stable import stable_features
 from matcher.pixels import F32, F64, U8, check_rgb, fit, flip, gray, gray_from_jpeg, jpeg, resized, scaling
@@ -39,14 +40,14 @@ class FingerprintInvalid(ValueError):
 class Fingerprint:
     """`width`, `height`: of the original; `points`: n x 4 float32 (x, y, diameter, angle in degrees) in pixels of the small picture, whose
     long side is `SIDE`; `descriptors`: n x 128 uint8; `thumbnail`: gray JPEG, long side `THUMBNAIL_SIDE`; `look`: 128 x uint8 for the whole
-    picture, or empty. Points and descriptors are rounded to what `to_bytes` keeps, so that bytes and back change nothing."""
+    picture, empty where it shows nothing. Points and descriptors are rounded to what `to_bytes` keeps, so that bytes and back change nothing."""
 
     width: int
     height: int
     points: F32
     descriptors: U8
     thumbnail: bytes
-    look: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
+    look: U8
 
     @property
     def small(self) -> tuple[int, int]:
@@ -133,7 +134,7 @@ def fingerprint_gray(image: U8, size: tuple[int, int] | None = None) -> Fingerpr
         interpolation=cv2.INTER_AREA if max(image.shape) > SIDE else cv2.INTER_CUBIC,
     )
     points, descriptors = _rounded(*extract(np.asarray(small, np.uint8), POINTS))
-    return Fingerprint(width, height, points, descriptors, jpeg(resized(image, THUMBNAIL_SIDE), 85))
+    return Fingerprint(width, height, points, descriptors, jpeg(resized(image, THUMBNAIL_SIDE), 85), look(image))
 
 
 def registered(rgb: U8, size: tuple[int, int] | None = None) -> Fingerprint:
@@ -146,7 +147,7 @@ def registered_gray(image: U8, size: tuple[int, int] | None = None) -> Fingerpri
     """Like `registered`, of an H x W luma picture. It takes some hundred times as long as `fingerprint_gray`."""
     width, height = size or (image.shape[1], image.shape[0])
     points, descriptors = _rounded(*stable_features(image, fit(width, height, SIDE), KEPT))
-    return Fingerprint(width, height, points, descriptors, jpeg(resized(image, THUMBNAIL_SIDE), 85))
+    return Fingerprint(width, height, points, descriptors, jpeg(resized(image, THUMBNAIL_SIDE), 85), look(image))
 
 
 def mirrored(print_: Fingerprint) -> Fingerprint:
@@ -155,7 +156,7 @@ def mirrored(print_: Fingerprint) -> Fingerprint:
     points[:, 0] = print_.small[0] - 1 - points[:, 0]
     points[:, 3] = (180.0 - points[:, 3]) % 360.0
     thumbnail = jpeg(np.ascontiguousarray(thumbnail_of(print_)[:, ::-1]), 92)
-    return replace(print_, points=points, descriptors=print_.descriptors[:, MIRROR], thumbnail=thumbnail)
+    return replace(print_, points=points, descriptors=print_.descriptors[:, MIRROR], thumbnail=thumbnail, look=print_.look[MIRROR] if len(print_.look) else print_.look)
 
 
 def _mirror_order() -> list[int]:

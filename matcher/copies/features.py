@@ -40,7 +40,7 @@ class FingerprintInvalid(ValueError):
 class Fingerprint:
     """`width`, `height`: of the original; `points`: n x 4 float32 (x, y, diameter, angle in degrees) in pixels of the small picture, whose
     long side is `SIDE`; `descriptors`: n x 128 uint8; `thumbnail`: gray JPEG, long side `THUMBNAIL_SIDE`; `look`: 128 x uint8 for the whole
-    picture, empty where it shows nothing. Points and descriptors are rounded to what `to_bytes` keeps, so that bytes and back change nothing."""
+    picture, empty where it shows nothing. Points and descriptors are rounded to what `to_bytes` keeps: bytes and back change nothing."""
 
     width: int
     height: int
@@ -156,7 +156,13 @@ def mirrored(print_: Fingerprint) -> Fingerprint:
     points[:, 0] = print_.small[0] - 1 - points[:, 0]
     points[:, 3] = (180.0 - points[:, 3]) % 360.0
     thumbnail = jpeg(np.ascontiguousarray(thumbnail_of(print_)[:, ::-1]), 92)
-    return replace(print_, points=points, descriptors=print_.descriptors[:, MIRROR], thumbnail=thumbnail, look=print_.look[MIRROR] if len(print_.look) else print_.look)
+    return replace(
+        print_,
+        points=points,
+        descriptors=print_.descriptors[:, MIRROR],
+        thumbnail=thumbnail,
+        look=print_.look[MIRROR] if len(print_.look) else print_.look,
+    )
 
 
 def _mirror_order() -> list[int]:

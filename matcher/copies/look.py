@@ -10,7 +10,6 @@ from typing import Final
 import cv2
 import numpy as np
 
-from matcher.copies.sift import DIMENSIONS
 from matcher.pixels import F32, U8
 
 _CELLS: Final = 4
@@ -29,7 +28,7 @@ def look(image: U8) -> U8:
     Its mirror is the same permutation as a feature's (`features.MIRROR`): cells by column, then row, directions from downwards on.
     """
     small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA if min(image.shape) >= _SIDE else cv2.INTER_LINEAR)
-    smooth = cv2.GaussianBlur(small.astype(np.float32), (0, 0), 1.0)
+    smooth = np.asarray(cv2.GaussianBlur(small.astype(np.float32), (0, 0), 1.0), np.float32)
     across, down = _central(smooth, 1), _central(smooth, 0)
     size, turn = cv2.cartToPolar(down, across)
     strength = np.maximum(size - np.float32(_NOISE), 0)

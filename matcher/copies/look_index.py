@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import zlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import faiss
 import numpy as np
@@ -21,7 +21,7 @@ NEAR: Final = 130.0
 """Distance within which a look is proposed as the same picture: pictures that have nothing to do with each other are rarely as near."""
 _FLAT: Final = 8_192
 _GROWTH: Final = 16
-_PROBES: Final = 8
+_PROBES: Final = 4
 _SAMPLE: Final = 40
 _ROUNDS: Final = 8
 _NUMBER_BITS: Final = 40
@@ -47,12 +47,12 @@ class Alike:
 class LookIndex:
     """Looks by number, each in a group. Thread-safe; what was added or removed counts at once.
 
-    Numbers are below 2^40 and each is given once. The inverted file is learnt in the background, and again when there are many times as many.
+    Numbers are below 2^40 and each is given once. The inverted file is learnt in the background, and again when it has grown many times.
     """
 
     def __init__(self, flat: int = _FLAT) -> None:
         self._lock = threading.Lock()
-        self._index: faiss.Index = _flat()
+        self._index: Any = _flat()
         self._limit = flat
         self._changes: list[tuple[int, U8 | None]] | None = None
         self._learning: threading.Thread | None = None
@@ -82,7 +82,7 @@ class LookIndex:
             self._apply(_key(number, group), None)
 
     def nearest(self, look: U8, limit: int, group: int | None = None, within: float = NEAR) -> list[Alike]:
-        """At most `limit` pictures of each group (or of the one) not farther than `within`, the nearest first, the look's mirror among them."""
+        """At most `limit` pictures of each group (or of `group`) not farther than `within`, of the look or its mirror, nearest first."""
         if not len(look) or not len(self):
             return []
         both = np.stack([look, look[MIRROR]]).astype(np.float32)
@@ -171,12 +171,14 @@ def _first_of_each(found: list[Alike], limit: int) -> list[Alike]:
     return list(kept.values())
 
 
-def _parameters(index: faiss.Index, group: int | None) -> faiss.SearchParameters:
-    allowed = faiss.IDSelectorRange(group << _NUMBER_BITS, (group + 1) << _NUMBER_BITS) if group is not None else None
-    named = {} if allowed is None else {"sel": allowed}
+def _parameters(index: Any, group: int | None) -> Any:
+    named: dict[str, Any] = {}
+    if group is not None:
+        named["sel"] = faiss.IDSelectorRange(group << _NUMBER_BITS, (group + 1) << _NUMBER_BITS)
     if isinstance(index, faiss.IndexIDMap2):
         return faiss.SearchParameters(**named)
-    return faiss.SearchParametersIVF(nprobe=_PROBES, **named)
+    made: Any = faiss.SearchParametersIVF
+    return made(nprobe=_PROBES, **named)
 
 
 def _flat() -> faiss.Index:
@@ -197,14 +199,14 @@ def _inverted(looks: U8) -> faiss.Index:
     return index
 
 
-def _contents(index: faiss.Index) -> tuple[Numbers, U8]:
-    """(keys, looks) of everything in it."""
+def _contents(index: Any) -> tuple[Numbers, U8]:
+    """(keys, looks) of everything in it, copied."""
     if isinstance(index, faiss.IndexIDMap2):
-        keys, codes = faiss.vector_to_array(index.id_map), faiss.vector_to_array(faiss.downcast_index(index.index).codes)
-        return keys.copy(), codes.reshape(-1, DIMENSIONS).copy()
+        stored: Any = faiss.downcast_index(index.index)
+        return faiss.vector_to_array(index.id_map), faiss.vector_to_array(stored.codes).reshape(-1, DIMENSIONS)
     lists = index.invlists
-    sizes = [lists.list_size(i) for i in range(lists.nlist)]
-    filled = [(i, size) for i, size in enumerate(sizes) if size]
-    keys = [faiss.rev_swig_ptr(lists.get_ids(i), size).copy() for i, size in filled]
-    codes = [faiss.rev_swig_ptr(lists.get_codes(i), size * DIMENSIONS).reshape(-1, DIMENSIONS).copy() for i, size in filled]
-    return np.concatenate(keys), np.concatenate(codes)
+    filled = [(i, size) for i in range(lists.nlist) if (size := lists.list_size(i))]
+    return (
+        np.concatenate([faiss.rev_swig_ptr(lists.get_ids(i), size) for i, size in filled]),
+        np.concatenate([faiss.rev_swig_ptr(lists.get_codes(i), size * DIMENSIONS) for i, size in filled]).reshape(-1, DIMENSIONS),
+    )

@@ -47,7 +47,7 @@ def test_bytes_and_back() -> None:
     assert (again.width, again.height, again.thumbnail) == (600, 450, print_.thumbnail)
     assert np.array_equal(again.points, print_.points)
     assert np.array_equal(again.descriptors, print_.descriptors)
-    assert again.look.shape == (0,)
+    assert np.array_equal(again.look, print_.look)
     assert again.to_bytes() == print_.to_bytes()
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from filigrane.demo import pictures
 from matcher.copies.features import MIRROR
 from matcher.copies.look import look
-from matcher.copies.look_index import Alike, LookIndex, LooksInvalid
+from matcher.copies.look_index import LookIndex, LooksInvalid
 from matcher.copies.sift import DIMENSIONS
-from matcher.pixels import U8, gray, jpeg, gray_from_jpeg, resized
+from matcher.pixels import U8, gray, gray_from_jpeg, jpeg, resized
 
 
 def _apart(a: U8, b: U8) -> float:
@@ -105,7 +105,9 @@ def test_one_groups_pictures_do_not_displace_anothers() -> None:
         index.add(number, one, group=1)
     index.add(200, np.minimum(one + np.uint8(1), np.uint8(255)), group=2)
     assert [a.number for a in index.nearest(one, 3) if a.group == 2] == [200]
-    assert index.nearest(one, 3, group=2) == [Alike(200, 2, pytest.approx(128**0.5, abs=0.1), False)]
+    (other,) = index.nearest(one, 3, group=2)
+    assert (other.number, other.group, other.mirrored) == (200, 2, False)
+    assert other.distance == pytest.approx(128**0.5, abs=0.1)
 
 
 def test_bytes_and_back() -> None:

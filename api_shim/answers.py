@@ -15,7 +15,7 @@ import structlog
 from core import events
 from core.bus import Follower, Outgoing
 from core.errors import FiligraneError, InvalidInput, Unavailable, UnsupportedMedia
-from core.events import RESULTS, SEARCHES, MessageInvalid, SearchAnswered, SearchAsked, SearchHit
+from core.events import RESULTS, SEARCHES, MessageInvalid, SearchAnswered, SearchAsked
 from core.models import Account
 from core.services import Services
 
@@ -44,9 +44,18 @@ class Answers:
         self._thread: threading.Thread | None = None
 
     def search(
-        self, account: Account, data: bytes, *, transform: str, similar: bool, patience: timedelta, request_id: str | None = None
-    ) -> tuple[SearchHit, ...]:
-        """Asks which of the account's pictures the bytes show. They are in the store only until the answer is here.
+        self,
+        account: Account,
+        data: bytes,
+        *,
+        transform: str,
+        similar: bool,
+        patience: timedelta,
+        category: str | None = None,
+        request_id: str | None = None,
+    ) -> SearchAnswered:
+        """Asks which of the account's pictures, and of the crawled ones that it may see (`category`: only these or those), the bytes show.
+        They are in the store only until the answer is here.
 
         Raises:
             InvalidInput, UnsupportedMedia: the matcher could not search with these bytes.
@@ -63,6 +72,7 @@ class Answers:
             deadline=self._services.clock.now() + patience,
             reply_to=self._process,
             request_id=request_id or search_id,
+            category=category,
         )
         with self._place():
             self._services.store.put(question.key, data)
@@ -73,7 +83,7 @@ class Answers:
         if answer.error_code is not None:
             kind = _FAILURES.get(answer.error_code, InvalidInput)
             raise kind(answer.error_details or "the picture could not be searched with", code=answer.error_code)
-        return answer.hits
+        return answer
 
     def close(self) -> None:
         self._stop.set()

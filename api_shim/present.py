@@ -12,9 +12,9 @@ from api_shim import schemas
 from api_shim.links import Links
 from api_shim.pagination import Page
 from api_shim.schemas import number, stamp
-from core.events import SearchHit
+from core.events import SearchAnswered, SearchHit, WebHit
 from core.models import Batch, CrawlSession, Match, Media, Picture
-from core.repo import media
+from core.repo import crawled, media
 
 _KINDS = ("images", "videos", "documents", "pages", "skipped")
 
@@ -40,8 +40,12 @@ class Presenter:
         self._load(row.picture_id for row in rows)
         return [self._match(row) for row in rows]
 
-    def hits(self, account_id: int, hits: Sequence[SearchHit], created: datetime) -> list[schemas.UserMatch]:
-        """What a search found; hits whose media were deleted meanwhile are left out."""
+    def found(self, account_id: int, answer: SearchAnswered, created: datetime) -> list[schemas.UserMatch]:
+        """What a search found: registered pictures first, then crawled ones, once for each page."""
+        return self._hits(account_id, answer.hits, created) + self._web_hits(account_id, answer.web, created)
+
+    def _hits(self, account_id: int, hits: Sequence[SearchHit], created: datetime) -> list[schemas.UserMatch]:
+        """Hits whose media were deleted meanwhile are left out."""
         self._load(hit.picture for hit in hits)
         detected = {hit.picture for hit in hits if hit.key_id}
         shown = []
@@ -61,6 +65,31 @@ class Presenter:
             image=self._image(self._pictures[hit.picture]),
             p_value=hit.p_value,
             payload=hit.payload,
+            verdict=hit.verdict,
+            score=hit.score,
+            transform=list(hit.transform) if hit.transform is not None else None,
+            overlap=hit.overlap,
+            mirrored=hit.mirrored,
+        )
+
+    def _web_hits(self, account_id: int, hits: Sequence[WebHit], created: datetime) -> list[schemas.UserMatch]:
+        """Watermark and media are those of the account's web matches with the same bytes: they were all looked for when it was crawled."""
+        known: dict[str, list[Match]] = {}
+        for match in crawled.known_matches(self._tx, account_id, {hit.sha256 for hit in hits if hit.verdict is not None}):
+            known.setdefault(match.sha256, []).append(match)
+        return [self._web_hit(hit, page, known.get(hit.sha256, ()), stamp(created)) for hit in hits for page in hit.pages]
+
+    def _web_hit(self, hit: WebHit, page_url: str, known: Sequence[Match], created: str) -> schemas.UserMatch:
+        marked = min((row for row in known if row.watermarked), key=lambda row: row.p_value or 0.0, default=None)
+        nodes = {node.id: node for row in known for node in row.media}
+        return schemas.UserMatch(
+            created=created,
+            type="user",
+            watermarked=marked is not None,
+            paths=self.media([nodes[node_id] for node_id in sorted(nodes)]),
+            image=web_image(hit, page_url),
+            p_value=marked.p_value if marked is not None else None,
+            payload=marked.payload if marked is not None else None,
             verdict=hit.verdict,
             score=hit.score,
             transform=list(hit.transform) if hit.transform is not None else None,
@@ -115,6 +144,21 @@ class Presenter:
             overlap=row.overlap,
             mirrored=row.mirrored,
         )
+
+
+def web_image(hit: WebHit, page_url: str) -> schemas.WebImage:
+    return schemas.WebImage(
+        url=hit.url,
+        width=hit.width,
+        height=hit.height,
+        credit=hit.credit,
+        thumbnail=None,
+        crawl_date=stamp(hit.first_seen),
+        page_url=page_url,
+        md5=hit.md5,
+        last_modified_date=stamp(hit.last_modified) if hit.last_modified is not None else UNSET,
+        page_count=hit.page_count,
+    )
 
 
 def session(row: CrawlSession, links: Links) -> schemas.Session:

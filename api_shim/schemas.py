@@ -46,10 +46,21 @@ class Image(msgspec.Struct):
     type: str = "registered"
 
 
-class UserMatch(msgspec.Struct, kw_only=True):
-    """A registered picture in what was searched with, and why it is a match.
+class WebImage(Image, kw_only=True):
+    """A crawled picture on one page; `page_count`: on how many it is known to be."""
 
-    `transform`: 9 numbers, row by row, registered -> found, in pixels.
+    type: str = "web"
+    crawl_date: str
+    page_url: str
+    md5: str
+    last_modified_date: str | UnsetType = UNSET
+    page_count: int
+
+
+class UserMatch(msgspec.Struct, kw_only=True):
+    """A registered or a crawled picture in what was searched with, and why it is a match.
+
+    `transform`: 9 numbers, row by row, registered (or crawled) -> found, in pixels.
     """
 
     created: str

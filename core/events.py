@@ -18,6 +18,10 @@ SEARCHES: Final = "searches"
 RESULTS: Final = "results"
 SESSIONS: Final = "sessions"
 
+PRIVATE: Final = "private"
+WEB: Final = "web"
+"""Categories of searches."""
+
 SIGHTINGS_PER_MESSAGE: Final = 500
 
 
@@ -101,6 +105,8 @@ class SearchAsked(msgspec.Struct, frozen=True, tag="search_asked"):
     deadline: datetime
     reply_to: str
     request_id: str
+    category: str | None = None
+    """`private`: among the account's own media; `web`: among the crawled pictures that it may see; None: both."""
     v: int = 1
 
 
@@ -116,6 +122,30 @@ class SearchHit(msgspec.Struct, frozen=True):
     transform: tuple[float, ...] | None
 
 
+class WebHit(msgspec.Struct, frozen=True, kw_only=True):
+    """A crawled picture. Verdict and so on are None where nothing was verified (`similar`)."""
+
+    sha256: str
+    md5: str
+    url: str
+    pages: tuple[str, ...]
+    """Of the pages that showed it, the first."""
+    page_count: int
+    """How many pages are known."""
+    first_seen: datetime
+    width: int
+    height: int
+    credit: str | None = None
+    last_modified: datetime | None = None
+    verdict: str | None = None
+    score: float | None = None
+    mirrored: bool | None = None
+    overlap: float | None = None
+    """How much of the crawled picture the query shows, 0..1."""
+    transform: tuple[float, ...] | None = None
+    """9 numbers, row by row: crawled -> query, in pixels."""
+
+
 class SearchAnswered(msgspec.Struct, frozen=True, tag="search_answered"):
     """Key: the asking process."""
 
@@ -123,6 +153,7 @@ class SearchAnswered(msgspec.Struct, frozen=True, tag="search_answered"):
     hits: tuple[SearchHit, ...]
     error_code: str | None = None
     error_details: str | None = None
+    web: tuple[WebHit, ...] = ()
     v: int = 1
 
 

@@ -86,6 +86,8 @@ class Account(Base):
     token_generation: Mapped[int] = mapped_column(default=1)
     operator: Mapped[bool] = mapped_column(default=False)
     registry_version: Mapped[int] = mapped_column(default=0)
+    scanned_version: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Up to this version what was registered has been looked for in the crawled pictures."""
     created: Mapped[datetime]
 
 
@@ -299,6 +301,36 @@ class Artifact(Base):
     sha256: Mapped[str] = mapped_column(Line(64))
     static_id: Mapped[int] = mapped_column(ForeignKey("statics.id"))
     batch: Mapped[Batch] = relationship(back_populates="artifacts")
+
+
+class CrawledFile(Base):
+    """Crawled pictures of one session that can be searched: their features, and where their bytes are. Immutable; a part of an object."""
+
+    __tablename__ = "crawled_files"
+    __table_args__ = (
+        UniqueConstraint("key", "offset"),
+        Index("ix_crawled_files_session", "session_id", "retired"),
+        Index("ix_crawled_files_fresh", "fresh", "retired", "id"),
+        Index("ix_crawled_files_retired", "retired"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = _id()
+    session_id: Mapped[int] = mapped_column(ForeignKey("sessions.id"))
+    key: Mapped[str] = mapped_column(Line(255))
+    offset: Mapped[int]
+    """Where it begins in the object; fresh ones share one, which a matcher stored for all sessions of a poll."""
+    length: Mapped[int]
+    sha256: Mapped[str] = mapped_column(Line(64))
+    """Of the part."""
+    pictures: Mapped[int]
+    last_seen: Mapped[datetime]
+    """When a picture of it was last found on a page."""
+    fresh: Mapped[bool]
+    """As a matcher stored it, not merged yet."""
+    stored: Mapped[datetime]
+    retired: Mapped[datetime | None]
+    """Since when another file has its pictures, or nobody wants them: not searched any more, deleted after a while."""
 
 
 class Match(Base):

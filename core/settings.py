@@ -75,6 +75,17 @@ class Settings(BaseSettings):
     segment_seconds: float = Field(
         default=10.0, gt=0, allow_inf_nan=False, description="How long a segment of pictures stays open; pages take six times as long."
     )
+    crawled_days: int = Field(
+        default=0,
+        ge=0,
+        description="Days that a crawled picture can be searched after it was last found on a page; 0: as long as its session's artifacts.",
+    )
+    crawled_cache: float = Field(
+        default=16.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="GiB of the local disk on which a matcher keeps the crawled pictures' features near at hand.",
+    )
 
     metrics_listen: str = Field(
         default="",

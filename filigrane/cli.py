@@ -196,9 +196,10 @@ def _add_register(commands: _Commands) -> None:
 
 
 def _add_search(commands: _Commands) -> None:
-    search = _add(commands, "search", "search:search", "which registered pictures does this file show?")
+    search = _add(commands, "search", "search:search", "which registered and which crawled pictures does this file show?")
     search.add_argument("file", type=Path, metavar="FILE")
     search.add_argument("--transform", choices=["scale", "affine", "perspective"], default="scale", help="how it may be distorted")
+    search.add_argument("--category", choices=["private", "web"], help="only registered, or only crawled pictures (default: both)")
     search.add_argument("--similar", action="store_true", help="also what only looks alike")
 
 

@@ -7,11 +7,12 @@ then the commit. Everything is idempotent: what is interrupted comes again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
+import msgspec
 import structlog
 from structlog.contextvars import bound_contextvars
 
@@ -19,24 +20,24 @@ from core import telemetry
 from core.bus import Message, dead_letter
 from core.errors import FiligraneError, NotFound, UnsupportedMedia
 from core.events import IMAGES, MEDIA, ImageFound, MediaChanged, MessageInvalid, decode
-from core.repo import crawls, healing, matches
+from core.repo import accounts, crawls, healing
 from core.repo.matches import MatchDraft
 from core.services import Services
+from matcher.copies.features import Fingerprint
+from matcher.crawled.writer import CrawledWriter
 from matcher.decode import Decoders
 from matcher.member import TRIES, Member, Stopped, patiently
-from matcher.pipeline import Pipeline, Source, stage_seconds
+from matcher.pipeline import Pipeline, Source
 from matcher.reading import DAMAGED, Reader, Task
+from matcher.recording import record
 from matcher.registry import Registry
 
 _AT_ONCE: Final = 64
-_DRAFTS: Final = 500
-"""Matches in one transaction: others wait for it."""
 _RETRYABLE: Final = frozenset({"decoder_died", DAMAGED})
 
 T = TypeVar("T")
 log = structlog.get_logger()
 _IMAGES: Final = telemetry.counter("filigrane_matcher_images", "Messages of images, by what became of them", ["outcome"])
-_MATCHES: Final = telemetry.counter("filigrane_matcher_matches", "Matches recorded for the first time")
 
 
 def run(services: Services, registry: Registry, pipeline: Pipeline, stop: threading.Event) -> None:
@@ -57,6 +58,14 @@ def run(services: Services, registry: Registry, pipeline: Pipeline, stop: thread
         Member(services, IMAGES, stop, work, at_once=_AT_ONCE, missed=images.missed).run()
 
 
+class _Seen(NamedTuple):
+    """`print_`: where it is to be written, so that the picture can be searched."""
+
+    task: Task
+    print_: Fingerprint | None
+    drafts: list[MatchDraft]
+
+
 class Images:
     """What is done with the messages of a poll; used by one thread."""
 
@@ -65,6 +74,7 @@ class Images:
         self._registry = registry
         self._pipeline = pipeline
         self._reader = Reader(services, decoders, stop)
+        self._crawled = CrawledWriter(services)
         self._stop = stop
 
     def close(self) -> None:
@@ -89,13 +99,40 @@ class Images:
 
     def work(self, messages: Sequence[Message]) -> None:
         """Everything that the messages ask for, up to the matches being recorded. Raises Stopped."""
-        found: list[tuple[Task, list[MatchDraft]]] = []
-        for task, source in self._sources(self._wanted(list(self._readable(messages)))):
-            drafts = self._attempt(task, partial(self._pipeline.matches, task.event, source))
-            if drafts is not None:
-                _IMAGES.labels("matched" if drafts else "nothing").inc()
-                found.append((task, drafts))
-        self._record([(task, drafts) for task, drafts in found if drafts])
+        tasks = self._wanted(list(self._readable(messages)))
+        versions = self._patiently(partial(self._versions, tasks))
+        found = [seen for task, source in self._sources(tasks) if (seen := self._see(_caught_up(task, versions), source)) is not None]
+        self._patiently(partial(self._crawled.store, [(seen.task.event, seen.print_) for seen in found]))
+        for seen in found:
+            _IMAGES.labels("matched" if seen.drafts else "nothing").inc()
+        found += self._registered_since(found, versions)
+        self._record([(seen.task, seen.drafts) for seen in found if seen.drafts])
+
+    def _see(self, task: Task, source: Source) -> _Seen | None:
+        """What is in the picture; None once its message lies with the dead letters, or is of no use to us."""
+
+        def look() -> _Seen:
+            print_ = self._pipeline.fingerprint(task.event.sha256, source) if self._crawled.wants(task.event) else None
+            return _Seen(task, print_, self._pipeline.matches(task.event, source))
+
+        return self._attempt(task, look)
+
+    def _registered_since(self, found: Sequence[_Seen], versions: Mapping[int, int]) -> list[_Seen]:
+        """What is in the pictures of that which was registered while they were worked on.
+
+        The registrar commits, then the crawled files are looked through; here the file was committed, and the versions are read after it:
+        one of both always sees the other.
+        """
+        now = self._patiently(partial(self._versions, [seen.task for seen in found]))
+        late = [seen.task for seen in found if _has_risen(seen.task.event, versions, now)]
+        again = (self._see(_caught_up(task, now), self._reader.source(task.event)) for task in late)
+        return [seen for seen in again if seen is not None]
+
+    def _versions(self, tasks: Sequence[Task]) -> dict[int, int]:
+        """Of the registries that pictures are matched against."""
+        shared = any(task.event.shared for task in tasks)
+        with self._services.database.read() as tx:
+            return accounts.registry_versions(tx, None if shared else {task.event.account for task in tasks})
 
     def _readable(self, messages: Sequence[Message]) -> Iterator[Task]:
         for message in messages:
@@ -131,7 +168,7 @@ class Images:
         """Each task with a way to its picture; those first that the cache answers."""
         needed = []
         for task in tasks:
-            if self._patiently(partial(self._pipeline.known, task.event)):
+            if not self._crawled.wants(task.event) and self._patiently(partial(self._pipeline.known, task.event)):
                 yield task, self._reader.source(task.event)
             else:
                 needed.append(task)
@@ -164,27 +201,17 @@ class Images:
 
     def _record(self, found: Sequence[tuple[Task, list[MatchDraft]]]) -> None:
         """All matches, some hundreds in a transaction; if one fails for what is in it, each message on its own."""
-        drafts = sorted((draft for _, some in found for draft in some), key=lambda draft: (draft.account_id, draft.picture_id))
         recorded = found
         try:
-            for start in range(0, len(drafts), _DRAFTS):
-                self._patiently(partial(self._upsert, drafts[start : start + _DRAFTS]))
+            self._patiently(partial(record, self._services, [draft for _, some in found for draft in some]))
         except Stopped:
             raise
         except Exception:
             log.exception("matcher.record_failed", messages=[place(task.message) for task, _ in found])
-            recorded = [(task, some) for task, some in found if self._attempt(task, partial(self._upsert, some)) is not None]
+            recorded = [(task, some) for task, some in found if self._attempt(task, partial(record, self._services, some)) is not None]
         for task, some in recorded:
             with _about(task):
                 log.info("matcher.matched", pictures=sorted({draft.picture_id for draft in some}), matches=len(some))
-
-    def _upsert(self, drafts: Sequence[MatchDraft]) -> int:
-        """How many are new."""
-        now = self._services.clock.now()
-        with stage_seconds.labels("record").time():
-            new = self._services.database.transact(lambda tx: matches.record(tx, drafts, now))
-        _MATCHES.inc(len(new))
-        return len(new)
 
     def _bury(self, message: Message, code: str, reason: str) -> None:
         _IMAGES.labels("dead").inc()
@@ -193,6 +220,16 @@ class Images:
 
     def _patiently(self, work: Callable[[], T]) -> T:
         return patiently(work, self._stop, IMAGES)
+
+
+def _caught_up(task: Task, versions: Mapping[int, int]) -> Task:
+    """The task, to be matched against what is registered by now."""
+    version = max(task.event.registry_version, versions.get(task.event.account, 0))
+    return Task(task.message, msgspec.structs.replace(task.event, registry_version=version))
+
+
+def _has_risen(event: ImageFound, before: Mapping[int, int], now: Mapping[int, int]) -> bool:
+    return before != now if event.shared else before.get(event.account) != now.get(event.account)
 
 
 def place(message: Message) -> dict[str, object]:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from core.bus import Message
-from core.errors import Corrupt, FiligraneError, InvalidImage, ObjectMissing
+from core.errors import Corrupt, FiligraneError, InvalidImage, ObjectMissing, Unavailable
 from core.events import ImageFound, StoredAt
 from core.repo import crawls
 from core.services import Services
@@ -84,7 +84,7 @@ class Reader:
         start = min(t.event.bytes.offset for t in stretch)
         end = max(_end(t.event.bytes) for t in stretch)
         try:
-            data = self._read(stretch[0].event, start, end - start)
+            data = _read(self._services, stretch[0].event, start, end - start)
         except FiligraneError:
             return None
         return lambda place: data[place.offset - start : _end(place) - start]
@@ -99,7 +99,7 @@ class Reader:
 
     def _decoded(self, decode: Callable[[bytes], T], event: ImageFound) -> T:
         """Raises ObjectMissing, InvalidImage, UnsupportedMedia, Unavailable, Stopped."""
-        return self._result(self._threads.submit(self._decode, decode, event, self._bytes(event)))
+        return self._result(self._threads.submit(self._decode, decode, event, _bytes(self._services, event)))
 
     def _result(self, future: Future[T]) -> T:
         while not wait([future], _LOOK_SECONDS).done:
@@ -108,29 +108,48 @@ class Reader:
         return future.result()
 
     def _decode(self, decode: Callable[[bytes], T], event: ImageFound, data: bytes) -> T:
-        if hashlib.sha256(data).hexdigest() != event.sha256:
-            raise InvalidImage(f"{event.bytes.key} from {event.bytes.offset} on holds other bytes than were stored", code=DAMAGED)
+        check_digest(event, data)
         with stage_seconds.labels("decode").time():
             return decode(data)
 
-    def _bytes(self, event: ImageFound) -> bytes:
-        try:
-            data = self._read(event, event.bytes.offset, event.bytes.length)
-        except Corrupt as error:  # the store has tried long enough; this must not hold up the others for ever
-            raise InvalidImage(error.details, code=DAMAGED) from error
-        if len(data) != event.bytes.length:
-            raise ObjectMissing(f"{event.bytes.key} ends before the picture does")
-        return data
 
-    def _read(self, event: ImageFound, offset: int, length: int) -> bytes:
-        """Bytes of a segment, or of the artifact that it was joined into. Raises ObjectMissing, Corrupt, Unavailable."""
-        try:
-            with stage_seconds.labels("read").time():
-                return self._services.store.get_range(event.bytes.key, offset, length)
-        except ObjectMissing:
-            with self._services.database.read() as tx:
-                key, base = crawls.resolve_segment(tx, event.session, event.cycle, event.bytes.seq)
-            return self._services.store.get_range(key, base + offset, length)
+def stored_bytes(services: Services, event: ImageFound) -> bytes:
+    """The picture's bytes, those that were stored. Raises ObjectMissing, InvalidImage, Unavailable."""
+    data = _bytes(services, event)
+    check_digest(event, data)
+    return data
+
+
+def check_digest(event: ImageFound, data: bytes) -> None:
+    """Raises InvalidImage."""
+    if hashlib.sha256(data).hexdigest() != event.sha256:
+        raise InvalidImage(f"{event.bytes.key} from {event.bytes.offset} on holds other bytes than were stored", code=DAMAGED)
+
+
+def is_away(error: FiligraneError) -> bool:
+    """Whether a part does not answer, which passes; damage does not."""
+    return isinstance(error, Unavailable) and not isinstance(error, Corrupt)
+
+
+def _bytes(services: Services, event: ImageFound) -> bytes:
+    try:
+        data = _read(services, event, event.bytes.offset, event.bytes.length)
+    except Corrupt as error:  # the store has tried long enough; this must not hold up the others for ever
+        raise InvalidImage(error.details, code=DAMAGED) from error
+    if len(data) != event.bytes.length:
+        raise ObjectMissing(f"{event.bytes.key} ends before the picture does")
+    return data
+
+
+def _read(services: Services, event: ImageFound, offset: int, length: int) -> bytes:
+    """Bytes of a segment, or of the artifact that it was joined into. Raises ObjectMissing, Corrupt, Unavailable."""
+    try:
+        with stage_seconds.labels("read").time():
+            return services.store.get_range(event.bytes.key, offset, length)
+    except ObjectMissing:
+        with services.database.read() as tx:
+            key, base = crawls.resolve_segment(tx, event.session, event.cycle, event.bytes.seq)
+        return services.store.get_range(key, base + offset, length)
 
 
 def stretches(tasks: Sequence[Task]) -> Iterator[list[Task]]:

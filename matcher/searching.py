@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 import structlog
@@ -13,8 +13,10 @@ from structlog.contextvars import bound_contextvars
 from core import telemetry
 from core.bus import Message, Outgoing, dead_letter
 from core.errors import FiligraneError
-from core.events import RESULTS, SEARCHES, MessageInvalid, SearchAnswered, SearchAsked, decode, encode
+from core.events import PRIVATE, RESULTS, SEARCHES, WEB, MessageInvalid, SearchAnswered, SearchAsked, decode, encode
 from core.services import Services
+from matcher.crawled.library import CrawledLibrary
+from matcher.crawled.searching import WebSearch
 from matcher.decode import Decoders
 from matcher.images import place
 from matcher.member import TRIES, Member, Stopped, patiently
@@ -27,18 +29,21 @@ log = structlog.get_logger()
 _SEARCHES: Final = telemetry.counter("filigrane_matcher_searches", "Searches, by what became of them", ["outcome"])
 
 
-def run(services: Services, pipeline: Pipeline, decoders: Decoders, stop: threading.Event) -> None:
+def run(services: Services, pipeline: Pipeline, library: CrawledLibrary, decoders: Decoders, stop: threading.Event) -> None:
     """Works as a member of the group on the topic `searches` until `stop` is set."""
-    searches = Searches(services, pipeline, decoders, stop)
+    searches = Searches(services, pipeline, library, decoders, stop)
     Member(services, SEARCHES, stop, searches.work, at_once=1).run()
 
 
 class Searches:
     """Answers one search after the other."""
 
-    def __init__(self, services: Services, pipeline: Pipeline, decoders: Decoders, stop: threading.Event) -> None:
+    def __init__(
+        self, services: Services, pipeline: Pipeline, library: CrawledLibrary, decoders: Decoders, stop: threading.Event
+    ) -> None:
         self._services = services
         self._pipeline = pipeline
+        self._web = WebSearch(services, library, decoders)
         self._decoders = decoders
         self._stop = stop
 
@@ -68,7 +73,7 @@ class Searches:
             return
         reply = self._reply(event)
         _SEARCHES.labels(reply.error_code or "answered").inc()
-        log.info("matcher.search_answered", hits=len(reply.hits), code=reply.error_code)
+        log.info("matcher.search_answered", hits=len(reply.hits), web=len(reply.web), code=reply.error_code)
         if reply.error_code in (_DIED, _INTERNAL):
             self._bury(message, reply.error_code, reply.error_details or "")
         self._patiently(partial(self._services.bus.publish, [Outgoing(RESULTS, event.reply_to, encode(reply))]))
@@ -86,8 +91,10 @@ class Searches:
     def _try(self, event: SearchAsked) -> SearchAnswered:
         try:
             data = self._services.store.get(event.key)
-            source = Source(partial(self._decoders.fingerprint, data), partial(self._decoders.pixels, data))
-            return SearchAnswered(event.search, tuple(self._pipeline.search(event, source)))
+            source = Source(cache(partial(self._decoders.fingerprint, data)), partial(self._decoders.pixels, data))
+            hits = self._pipeline.search(event, source) if event.category != WEB else []
+            web = self._web.search(event, source.fingerprint()) if event.category != PRIVATE else []
+            return SearchAnswered(event.search, tuple(hits), web=tuple(web))
         except FiligraneError as error:
             return SearchAnswered(event.search, (), error.code, error.details)
         except Exception:

@@ -1,4 +1,4 @@
-"""The matcher's process: images as a member of a group, searches on a thread of their own."""
+"""The matcher's process: images as a member of a group; searches, and what was registered since, on threads of their own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import faiss
 
 from core.services import Services
 from matcher import images, searching
+from matcher.crawled import registrations
+from matcher.crawled.library import CrawledLibrary
 from matcher.decode import Decoders
 from matcher.pipeline import Pipeline
 from matcher.registry import Registry
@@ -22,12 +24,19 @@ def run(services: Services, stop: threading.Event) -> None:
     faiss.omp_set_num_threads(1)
     registry = Registry(services)
     pipeline = Pipeline(registry)
-    with ThreadPoolExecutor(1, thread_name_prefix="searches") as threads, Decoders(1) as decoders:
-        searches = threads.submit(searching.run, services, pipeline, decoders, stop)
-        searches.add_done_callback(lambda _: stop.set())  # whatever ended one half ends the other; a new process is another try
+    library = CrawledLibrary(services)
+    with ThreadPoolExecutor(2, thread_name_prefix="beside") as threads, Decoders(1) as asked, Decoders(1) as registered:
+        beside = [
+            threads.submit(searching.run, services, pipeline, library, asked, stop),
+            threads.submit(registrations.run, services, registry, pipeline, library, registered, stop),
+        ]
+        for part in beside:
+            part.add_done_callback(lambda _: stop.set())  # whatever ended one part ends the others; a new process is another try
         try:
             images.run(services, registry, pipeline, stop)
         finally:
             stop.set()
-            decoders.abandon()
-        searches.result()
+            asked.abandon()
+            registered.abandon()
+        for part in beside:
+            part.result()

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from core import highwater, outbox
 from core.repo import crawls
 from core.services import Services
-from scheduler import figures, heal, sweep
+from scheduler import crawled, figures, heal, sweep
 
 
 class Job(NamedTuple):
@@ -52,6 +52,8 @@ JOBS: Final = (
     Job("segments", 60, sweep.segments, alone=True),
     Job("statics", 60, sweep.statics, alone=True),
     Job("deleted_sessions", 60, sweep.deleted_sessions, alone=True),
+    Job("crawled", 60, crawled.merge, alone=True),
+    Job("crawled_over", 600, crawled.remove, alone=True),
     Job("highwater", 60, note_highwater, alone=True),
     Job("bus", 600, sweep.bus),
     Job("orphans", 3600, sweep.orphans, alone=True),

@@ -66,7 +66,7 @@ def deleted_sessions(services: Services) -> Iterator[int]:
             for keys in _keys(services, prefix):
                 services.store.delete(keys)
                 yield len(keys)
-        services.database.transact(partial(retention.forget_session, session_id=session_id))
+        services.database.transact(partial(retention.forget_session, session_id=session_id, now=services.clock.now()))
         yield 1
 
 

@@ -12,12 +12,13 @@ from api_shim.errors import InvalidFields
 from api_shim.present import Presenter
 from core import imageinfo
 from core.errors import NotBuilt, UnsupportedMedia
+from core.events import PRIVATE, WEB
 from matcher.copies.geometry import MODELS
 
 DEADLINE: Final = timedelta(seconds=20)
 _TRUE: Final = frozenset({"1", "true", "True", "yes"})
 _FALSE: Final = frozenset({"0", "false", "False", "no", ""})
-_CATEGORIES: Final = ("private", "web")
+CATEGORIES: Final = (PRIVATE, WEB)
 _FORMS: Final = frozenset({"application/json", "application/x-www-form-urlencoded", "multipart/form-data", ""})
 
 
@@ -26,15 +27,22 @@ class Wanted:
     data: bytes
     transform: str
     similar: bool
+    category: str | None
 
 
 def search(call: Call) -> Answer:
     wanted = _wanted(call)
-    hits = call.state.answers.search(
-        call.account, wanted.data, transform=wanted.transform, similar=wanted.similar, patience=DEADLINE, request_id=call.request_id
+    answer = call.state.answers.search(
+        call.account,
+        wanted.data,
+        transform=wanted.transform,
+        similar=wanted.similar,
+        category=wanted.category,
+        patience=DEADLINE,
+        request_id=call.request_id,
     )
     with call.database.read() as tx:
-        matches = Presenter(tx, call.links).hits(call.account.id, hits, call.clock.now())
+        matches = Presenter(tx, call.links).found(call.account.id, answer, call.clock.now())
     return Answer(schemas.SearchDone("complete", matches))
 
 
@@ -46,7 +54,7 @@ def _wanted(call: Call) -> Wanted:
     sync = _flag(values, "sync", problems)
     similar = _flag(values, "similar", problems)
     transform = _choice(values, "transform", MODELS, problems)
-    category = _choice(values, "category", _CATEGORIES, problems)
+    category = _choice(values, "category", CATEGORIES, problems)
     url = values.get("url")
     if url is not None and not isinstance(url, str):
         problems["url"] = "is a URL"
@@ -56,13 +64,11 @@ def _wanted(call: Call) -> Wanted:
         raise InvalidFields(problems)
     if sync is False:
         raise NotBuilt("asynchronous searches are documented and not built yet; leave sync out")
-    if category == "web":
-        raise NotBuilt("searching the crawled pictures is documented and not built yet; use category=private")
     if data is None:
         data = remote.content_of(call, str(url))
     if imageinfo.sniff(data) == "application/pdf":
         _refuse_document(sync)
-    return Wanted(data, transform or "scale", bool(similar))
+    return Wanted(data, transform or "scale", bool(similar), category)
 
 
 def _given(call: Call) -> tuple[dict[str, Any], bytes | None]:

@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 import zlib
+from collections.abc import Collection
 from datetime import datetime
 from functools import cache
 from typing import Final
@@ -105,9 +106,12 @@ def by_id(tx: Session, account_id: int) -> Account:
     return account
 
 
-def registry_versions(tx: Session) -> dict[int, int]:
-    """Account id -> version of its registry, of every account."""
-    return {row.id: row.registry_version for row in tx.execute(select(Account.id, Account.registry_version).order_by(Account.id))}
+def registry_versions(tx: Session, only: Collection[int] | None = None) -> dict[int, int]:
+    """Account id -> version of its registry, of every account or of these only."""
+    found = select(Account.id, Account.registry_version).order_by(Account.id)
+    if only is not None:
+        found = found.where(Account.id.in_(only))
+    return {row.id: row.registry_version for row in tx.execute(found)}
 
 
 def by_name(tx: Session, username: str) -> Account:

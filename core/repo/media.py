@@ -219,10 +219,12 @@ def changed(tx: Session, picture_id: int) -> MediaChanged:
     return _states(tx, [picture])[0]
 
 
-def changes(tx: Session, account_id: int, since_version: int) -> list[MediaChanged]:
-    """Every picture of the account that changed after the version, oldest change first."""
-    later = select(Picture).where(Picture.account_id == account_id, Picture.version > since_version).order_by(Picture.version, Picture.id)
-    return _states(tx, tx.scalars(later).all())
+def changes(tx: Session, account_id: int, since_version: int, to_version: int | None = None) -> list[MediaChanged]:
+    """Every picture of the account whose last change came after the one version (and not after the other), oldest change first."""
+    later = select(Picture).where(Picture.account_id == account_id, Picture.version > since_version)
+    if to_version is not None:
+        later = later.where(Picture.version <= to_version)
+    return _states(tx, tx.scalars(later.order_by(Picture.version, Picture.id)).all())
 
 
 def linked(tx: Session, picture_id: int, key_id: str, *, key_detected: bool = False) -> list[Media]:

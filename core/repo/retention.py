@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, delete, exists, or_, select, true, union
+from sqlalchemy import ColumnElement, Select, delete, exists, or_, select, true, union, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from core.models import Artifact, Batch, CrawlSession, Media, Picture, Registration, Segment, Static
+from core.models import Artifact, Batch, CrawledFile, CrawlSession, Media, Picture, Registration, Segment, Static
 
 _OWNERS: Final[dict[str, Sequence[tuple[InstrumentedAttribute[Any], ColumnElement[bool]]]]] = {
     "crawl/": [(Segment.key, Segment.deleted.is_(False))],
     "batches/": [(Artifact.key, true())],
     "frontiers/": [(CrawlSession.snapshot_key, true())],
+    "crawled/": [(CrawledFile.key, true())],
     "pictures/": [(Picture.fingerprint_key, Picture.deleted.is_(False)), (Static.key, true())],
     "registrations/": [(Registration.lmk_key, exists().where(Media.registration_id == Registration.id))],
     "queries/": [],
@@ -50,6 +51,7 @@ def deleted_sessions(tx: Session, limit: int) -> list[int]:
         CrawlSession.snapshot_key.is_not(None),
         exists().where(Segment.session_id == CrawlSession.id),
         exists().where(Batch.session_id == CrawlSession.id),
+        exists().where(CrawledFile.session_id == CrawlSession.id, CrawledFile.retired.is_(None)),
     )
     return list(tx.scalars(select(CrawlSession.id).where(CrawlSession.deleted.is_(True), left).order_by(CrawlSession.id).limit(limit)))
 
@@ -59,8 +61,11 @@ def session_prefixes(session_id: int) -> tuple[str, ...]:
     return f"crawl/{session_id}/", f"batches/{session_id}/", f"frontiers/{session_id}/"
 
 
-def forget_session(tx: Session, session_id: int) -> None:
-    """Removes the rows of a deleted session's segments and batches; its own row stays (matches name it, ids are never used twice)."""
+def forget_session(tx: Session, session_id: int, now: datetime) -> None:
+    """Removes the rows of a deleted session's segments and batches; its own row stays (matches name it, ids are never used twice).
+
+    Its crawled files are retired: they may share an object with those of others.
+    """
     session = tx.get_one(CrawlSession, session_id, with_for_update={"key_share": True})  # first, as everybody does
     batches: Select[int] = select(Batch.id).where(Batch.session_id == session_id)
     statics = list(tx.scalars(select(Artifact.static_id).where(Artifact.batch_id.in_(batches))))
@@ -69,5 +74,6 @@ def forget_session(tx: Session, session_id: int) -> None:
     for start in range(0, len(statics), 500):
         forget_statics(tx, statics[start : start + 500])
     tx.execute(delete(Segment).where(Segment.session_id == session_id).execution_options(synchronize_session=False))
+    tx.execute(update(CrawledFile).where(CrawledFile.session_id == session_id, CrawledFile.retired.is_(None)).values(retired=now))
     session.snapshot_key = None
     tx.flush()

@@ -1,4 +1,4 @@
-"""`filigrane search`: which registered pictures a file shows. The matchers that run answer, else one of our own."""
+"""`filigrane search`: which registered and which crawled pictures a file shows. The matchers that run answer, else one of our own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from api_shim import schemas
 from api_shim.answers import Answers
 from api_shim.present import Presenter
 from core.errors import InvalidInput
-from core.events import SearchHit
+from core.events import SearchAnswered
 from core.services import Services
 from filigrane.commands import Caller, calling, result
 from filigrane.serve import running_on
@@ -30,9 +30,9 @@ def search(given: argparse.Namespace) -> int:
         settings = caller.services.settings
         if not settings.distributed and running_on(settings.data) is None:
             stack.enter_context(_matcher(caller.services, stack))
-        hits = _ask(caller, data, given.transform, given.similar)
+        answer = _ask(caller, data, given)
         with caller.services.database.read() as tx:
-            matches = Presenter(tx, caller.links).hits(caller.account.id, hits, caller.services.clock.now())
+            matches = Presenter(tx, caller.links).found(caller.account.id, answer, caller.services.clock.now())
         result(schemas.SearchDone("complete", matches))
     return 0
 
@@ -44,9 +44,11 @@ def _matcher(services: Services, stack: ExitStack) -> Supervisor:
     return Supervisor(environment(services.settings), folder, [Child("matcher")], log)
 
 
-def _ask(caller: Caller, data: bytes, transform: str, similar: bool) -> tuple[SearchHit, ...]:
+def _ask(caller: Caller, data: bytes, given: argparse.Namespace) -> SearchAnswered:
     answers = Answers(caller.services)
     try:
-        return answers.search(caller.account, data, transform=transform, similar=similar, patience=PATIENCE)
+        return answers.search(
+            caller.account, data, transform=given.transform, similar=given.similar, category=given.category, patience=PATIENCE
+        )
     finally:
         answers.close()

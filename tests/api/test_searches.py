@@ -13,10 +13,10 @@ import pytest
 from api_shim.routes import searches
 from core import events
 from core.bus import Outgoing
-from core.events import RESULTS, SEARCHES, SearchAnswered, SearchAsked, SearchHit
+from core.events import RESULTS, SEARCHES, SearchAnswered, SearchAsked, SearchHit, WebHit
 from core.models import Media
 from core.services import Services
-from tests.api.conftest import Api, jpeg, new_account
+from tests.api.conftest import NOW, Api, jpeg, new_account
 from tests.api.test_transport import check_error
 
 URL = "http://static.test"
@@ -28,6 +28,7 @@ class Matcher:
 
     services: Services
     hits: tuple[SearchHit, ...] = ()
+    web: tuple[WebHit, ...] = ()
     error: tuple[str, str] | None = None
     asked: list[SearchAsked] = field(default_factory=list)
     data: list[bytes] = field(default_factory=list)
@@ -49,7 +50,7 @@ class Matcher:
         self.data.append(self.services.store.get(question.key))
         code, details = self.error or (None, None)
         if not self.silent:
-            answer = SearchAnswered(question.search, self.hits, code, details)
+            answer = SearchAnswered(question.search, self.hits, code, details, self.web)
             self.services.bus.publish([Outgoing(RESULTS, question.reply_to, events.encode(answer))])
 
 
@@ -65,7 +66,7 @@ def running(shared_services: Services) -> Iterator[Matcher]:
 
 @pytest.fixture
 def matcher(running: Matcher) -> Matcher:
-    running.hits, running.error, running.silent = (), None, False
+    running.hits, running.web, running.error, running.silent = (), (), None, False
     running.asked.clear()
     running.data.clear()
     return running
@@ -128,12 +129,68 @@ def test_230_to_242_parameters(api: Api, matcher: Matcher) -> None:
     check_error(api.post("/searches", content=b""), 411)
     for wrong in ({"transform": "rotate"}, {"category": "all"}, {"similar": "maybe"}, {"sync": "2"}):
         check_error(api.post("/searches", files=files, data=wrong), 400, "invalid_parameters")
-    for later in ({"sync": "0"}, {"sync": ""}, {"category": "web"}):
+    for later in ({"sync": "0"}, {"sync": ""}):
         check_error(api.post("/searches", files=files, data=later), 501)
     check_error(api.post("/searches", content=b"%PDF-1.7 ", headers={"Content-Type": "application/pdf"}), 501)
     check_error(api.post("/searches?sync=1", content=b"%PDF-1.7 ", headers={"Content-Type": "application/pdf"}), 400)
     check_error(api.post("/searches", content=b"hello", headers={"Content-Type": "text/plain"}), 415)
     assert matcher.asked == []
+
+
+def web_hit(**fields: Any) -> WebHit:
+    values = {"sha256": "e" * 64, "md5": "d" * 32, "url": "http://cdn.example/x.jpg", "pages": ("http://site.example/a",), "page_count": 1,
+              "first_seen": NOW, "width": 640, "height": 480, "verdict": "copy", "score": 30.0, "mirrored": False, "overlap": 0.5,
+              "transform": (1.0, 0, 0, 0, 1, 0, 0, 0, 1)}  # fmt: skip
+    return WebHit(**{**values, **fields})
+
+
+def test_240_crawled_pictures_are_web_images(api: Api, matcher: Matcher) -> None:
+    matcher.web = (
+        web_hit(pages=("http://site.example/a", "http://site.example/b"), page_count=7, credit="© Jo", last_modified=NOW),
+        web_hit(sha256="f" * 64, verdict=None, score=None, overlap=None, transform=None),
+    )
+    matches = api.post("/searches", files={"file": ("x.jpeg", jpeg(), "image/jpeg")}, data={"category": "web"}).json()["matches"]
+    assert [question.category for question in matcher.asked] == ["web"]
+    assert [match["image"]["page_url"] for match in matches] == ["http://site.example/a", "http://site.example/b", "http://site.example/a"]
+    assert matches[0]["image"] == {
+        "type": "web",
+        "url": "http://cdn.example/x.jpg",
+        "width": 640,
+        "height": 480,
+        "credit": "© Jo",
+        "thumbnail": None,
+        "crawl_date": "2026-11-23T12:00:00.000000Z",
+        "page_url": "http://site.example/a",
+        "md5": "d" * 32,
+        "last_modified_date": "2026-11-23T12:00:00.000000Z",
+        "page_count": 7,
+    }
+    assert "last_modified_date" not in matches[2]["image"]
+    for match in matches:
+        assert (match["type"], match["watermarked"], match["paths"]) == ("user", False, [])
+        assert not {"url", "query_url", "query_page_url"} & match.keys()
+
+
+def test_240_absent_means_both(api: Api, matcher: Matcher) -> None:
+    matcher.hits, matcher.web = (hit(api.picture("a.jpg")),), (web_hit(),)
+    files = {"file": ("x.jpeg", jpeg(), "image/jpeg")}
+    assert [match["image"]["type"] for match in api.post("/searches", files=files).json()["matches"]] == ["registered", "web"]
+    api.post("/searches", files=files, params={"category": "private"})
+    assert [question.category for question in matcher.asked] == [None, "private"]
+
+
+def test_a_crawled_picture_tells_what_its_crawl_found_for_this_account_only(api: Api, other: Api, matcher: Matcher) -> None:
+    node = api.picture("a.jpg", key_id="k1")
+    api.match(node, sha256="e" * 64, key_id="k1", watermarked=True, p_value=1e-20, payload=5)
+    matcher.web = (web_hit(),)
+    named = {"files": {"file": ("x.jpeg", jpeg(), "image/jpeg")}, "data": {"category": "web"}}
+    [own], [foreign] = (who.post("/searches", **named).json()["matches"] for who in (api, other))
+    assert (own["watermarked"], own["p_value"], own["payload"]) == (True, 1e-20, 5)
+    assert own["paths"] == [api.get(f"/media/{api.home}/a.jpg").json()]
+    assert (foreign["watermarked"], foreign["p_value"], foreign["paths"]) == (False, None, [])
+    matcher.web = (web_hit(verdict=None),)
+    [similar] = api.post("/searches", **named, params={"similar": "1"}).json()["matches"]
+    assert (similar["watermarked"], similar["paths"]) == (False, [])
 
 
 def test_248_what_cannot_be_searched_with(api: Api, matcher: Matcher) -> None:

@@ -104,12 +104,12 @@ def test_a_deleted_session_is_forgotten_again_when_its_worker_was_late(services:
         crawls.delete_session(tx, owner, gone.id, NOW)
     assert deleted() == [gone.id]
     with services.database.write() as tx:
-        retention.forget_session(tx, gone.id)
+        retention.forget_session(tx, gone.id, NOW)
     assert deleted() == []
     store(services, held, running, [("tar", 1)])  # the worker has not noticed yet
     assert deleted() == [gone.id]
     with services.database.write() as tx:
-        retention.forget_session(tx, gone.id)
+        retention.forget_session(tx, gone.id, NOW)
         assert [row.seq for row in crawls.segments_of(tx, kept.id, 1)] == [0]
         assert len(tx.scalars(crawls.batches_of(owner)).all()) == 1
         assert tx.query(Static).count() == 1

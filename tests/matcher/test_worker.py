@@ -15,6 +15,7 @@ from core.events import IMAGES, RESULTS, SEARCHES, SearchAnswered, SearchAsked, 
 from core.repo import crawls
 from core.services import Services
 from matcher import worker
+from matcher.crawled.library import CrawledLibrary
 from matcher.decode import Decoders
 from matcher.images import Images
 from matcher.member import GROUP, Stopped, patiently
@@ -138,7 +139,7 @@ def _answers(world: World) -> list[SearchAnswered]:
 
 def test_searches_are_answered_refused_or_too_late(world: World, decoders: Decoders) -> None:
     world.register("a.jpg", encoded(photo(1), "JPEG"))
-    searches = Searches(world.services, Pipeline(Registry(world.services)), decoders, threading.Event())
+    searches = Searches(world.services, Pipeline(Registry(world.services)), CrawledLibrary(world.services), decoders, threading.Event())
     data = encoded(photo(1), "JPEG", quality=50)
     for message in (
         _ask(world, data, timedelta(seconds=-1)),
@@ -193,7 +194,7 @@ def test_every_line_about_a_picture_names_it_and_its_message(world: World, image
 
 
 def test_lines_about_a_search_name_it(world: World, decoders: Decoders) -> None:
-    searches = Searches(world.services, Pipeline(Registry(world.services)), decoders, threading.Event())
+    searches = Searches(world.services, Pipeline(Registry(world.services)), CrawledLibrary(world.services), decoders, threading.Event())
     with capture_logs([structlog.contextvars.merge_contextvars]) as lines:
         searches.answer(_ask(world, encoded(photo(1), "JPEG"), timedelta(hours=1), search="s7", request_id="r7"))
         searches.answer(_ask(world, b"", timedelta(seconds=-1), search="s7", request_id="r7"))

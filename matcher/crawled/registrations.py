@@ -1,0 +1,167 @@
+"""What was registered is looked for in everything that was crawled before.
+
+The database says what is still to be looked for (`scanned_version` of each account), so a matcher that dies here loses nothing; whoever
+comes next begins with the first registration that is not done. The registrar commits, then this reads the files; the writer of crawled
+pictures commits, then reads the versions: one of them always sees the other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar
+from uuid import uuid4
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from core import leases, telemetry
+from core.errors import FiligraneError
+from core.events import ImageFound, MediaChanged
+from core.leases import Held
+from core.repo import crawled
+from core.repo.matches import MatchDraft
+from core.services import Services
+from matcher.crawled.library import CrawledLibrary, Opened, WebCandidate, events_of
+from matcher.decode import Decoders
+from matcher.member import TRIES, Stopped, patiently
+from matcher.pipeline import Pipeline
+from matcher.reading import is_away, stored_bytes
+from matcher.recording import record
+from matcher.registry import Registry
+
+LOOP: Final = "registrations"
+_LEASE_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 1.0
+_AT_ONCE: Final = 32
+_CANDIDATES: Final = 2_000
+"""Of one file."""
+_MISSES: Final = 50
+"""So many candidates in a row that are no copies, and the rest is none either."""
+
+T = TypeVar("T")
+log = structlog.get_logger()
+_SCANNED: Final = telemetry.counter(
+    "filigrane_matcher_scanned", "Registered pictures that were looked for in the crawled ones, by what became of them.", ["outcome"]
+)
+scan_seconds: Final = telemetry.histogram("filigrane_matcher_scan_seconds", "Looking for one registered picture in the crawled ones.")
+
+
+def run(
+    services: Services, registry: Registry, pipeline: Pipeline, library: CrawledLibrary, decoders: Decoders, stop: threading.Event
+) -> None:
+    """Works until `stop` is set."""
+    registrations = Registrations(services, registry, pipeline, library, decoders, stop)
+    with suppress(Stopped):
+        while True:
+            if not registrations.turn():
+                stop.wait(_LOOK_SECONDS)
+
+
+class Registrations:
+    """Used by one thread."""
+
+    def __init__(
+        self,
+        services: Services,
+        registry: Registry,
+        pipeline: Pipeline,
+        library: CrawledLibrary,
+        decoders: Decoders,
+        stop: threading.Event,
+    ) -> None:
+        self._services = services
+        self._registry = registry
+        self._pipeline = pipeline
+        self._library = library
+        self._decoders = decoders
+        self._stop = stop
+        self._holder = f"matcher-{uuid4().hex}"
+
+    def turn(self) -> int:
+        """Looks for some of what each account registered since; how many pictures that were. Raises Stopped."""
+        return sum(self._account(account) for account in self._patiently(self._behind))
+
+    def _behind(self) -> list[int]:
+        with self._services.database.read() as tx:
+            return crawled.behind(tx)
+
+    def _account(self, account: int) -> int:
+        """The oldest registrations of an account that were not looked for, unless another matcher is at them."""
+        held = self._patiently(partial(self._lease, account))
+        if held is None:
+            return 0
+        version, changes = self._patiently(partial(self._unscanned, account))
+        files = self._patiently(partial(self._library.visible, account))  # after the registrations were read
+        for change in changes:
+            self._picture(change, files)
+            if self._patiently(partial(self._lease, account)) is None:
+                return 0  # another has it by now, and begins with what is not marked
+        self._patiently(partial(self._finish, held, version))
+        return len(changes)
+
+    def _lease(self, account: int) -> Held | None:
+        """Takes or keeps it."""
+        now = self._services.clock.now()
+        with self._services.database.write() as tx:
+            return leases.acquire(tx, f"{LOOP}:{account}", self._holder, _LEASE_SECONDS, now)
+
+    def _unscanned(self, account: int) -> tuple[int, list[MediaChanged]]:
+        with self._services.database.read() as tx:
+            return crawled.unscanned(tx, account, _AT_ONCE)
+
+    def _finish(self, held: Held, version: int) -> None:
+        account = int(held.domain.rpartition(":")[2])
+        with self._services.database.write() as tx:
+            crawled.mark_scanned(tx, account, version)
+            leases.release(tx, held)
+
+    def _picture(self, change: MediaChanged, files: Sequence[Opened]) -> None:
+        """One that fails for what is in it holds up no other. Raises Stopped."""
+        with bound_contextvars(account=change.account, picture=change.picture):
+            for tries in range(1, TRIES + 1):
+                try:
+                    with scan_seconds.time():
+                        found = self._patiently(partial(self._scan, change, files))
+                    _SCANNED.labels("found" if found else "nothing").inc()
+                    log.info("crawled.scanned", matches=found)
+                    return
+                except Stopped:
+                    raise
+                except Exception:
+                    log.exception("crawled.scan_failed", tries=tries)
+            _SCANNED.labels("failed").inc()
+
+    def _scan(self, change: MediaChanged, files: Sequence[Opened]) -> int:
+        """How many matches there are. Raises Unavailable."""
+        registry = self._registry.of(change.account, change.version)
+        try:
+            print_ = registry.copies.fingerprint(change.picture)
+        except KeyError:  # deleted, or its fingerprint is unreadable, which the registry has said
+            return 0
+        count = misses = 0
+        for candidate in self._library.candidates(files, print_, _CANDIDATES):
+            drafts = [draft for draft in self._drafts(candidate, files, change.version) if draft.picture_id == change.picture]
+            count, misses = count + len(drafts), 0 if drafts else misses + 1
+            record(self._services, drafts)
+            if misses == _MISSES or self._stop.is_set():
+                break
+        return count
+
+    def _drafts(self, candidate: WebCandidate, files: Sequence[Opened], version: int) -> list[MatchDraft]:
+        """What the pipeline finds in the picture, as in one that was just crawled, for each session that has it."""
+        return [draft for event in events_of(files, candidate.sha256, version) for draft in self._matches(event)]
+
+    def _matches(self, event: ImageFound) -> list[MatchDraft]:
+        try:
+            return self._pipeline.matches(event, lambda: self._decoders.read(stored_bytes(self._services, event)))
+        except FiligraneError as error:
+            if is_away(error):
+                raise
+            log.warning("crawled.picture_unreadable", session=event.session, sha256=event.sha256, code=error.code, reason=error.details)
+            return []
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        return patiently(work, self._stop, LOOP)

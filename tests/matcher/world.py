@@ -40,9 +40,10 @@ class World:
             account, _ = accounts.create(tx, self.services.settings.secret, name, now=NOW)
             return account
 
-    def add_session(self, account: Account) -> int:
+    def add_session(self, account: Account, *, shared: bool = False) -> int:
         with self.services.database.write() as tx:
-            return crawls.create_session(tx, account.id, start_urls=["http://site.example/"], domain="site.example", now=NOW).id
+            urls, domain = ["http://site.example/"], "site.example"
+            return crawls.create_session(tx, account.id, start_urls=urls, domain=domain, now=NOW, shared=shared).id
 
     def register(self, name: str, data: bytes, watermark: Registration | None = None, account: Account | None = None) -> Registered:
         owner = account or self.account

@@ -1,4 +1,5 @@
-"""A matcher that is killed, -9, at a chosen place: between a poll, the recording of its matches, and its commit."""
+"""A matcher that is killed, -9, at a chosen place: between a poll, its file of crawled pictures, the recording of its matches, and its
+commit; or between the recording of what a registration is found in and the mark that it was looked for."""
 
 from __future__ import annotations
 
@@ -9,16 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy.orm import Session
-
 from core.bus import Bus, Consumer, Message
 from core.events import IMAGES
-from core.repo import matches
+from core.repo import crawled, matches
 from core.services import Services
 from core.settings import Settings
 from matcher import images, worker
 
-PLACES: Final = ("polled", "inserting", "inserted", "committed")
+PLACES: Final = ("polled", "filing", "inserting", "inserted", "committed")
+SCANNING: Final = ("inserting", "marking")
 
 
 class Death:
@@ -39,18 +39,22 @@ def match_until_killed(settings: Settings, place: str, nth: int, at_once: int = 
     """The real matcher, in small turns."""
     death = Death(place, nth)
     images._AT_ONCE = at_once  # type: ignore[misc]
-    matches.record = _recording(matches.record, death)
+    matches.record = _dying(matches.record, death, "inserting")
+    crawled.add = _dying(crawled.add, death, "filing")
+    crawled.mark_scanned = _dying(crawled.mark_scanned, death, "marking")
     with Services.open(settings) as services:
         worker.run(replace(services, bus=_Deadly(services.bus, death)), threading.Event())
 
 
-def _recording(record: Callable[..., Any], death: Death) -> Callable[..., Any]:
-    def recording(tx: Session, *rest: Any) -> Any:
-        new = record(tx, *rest)
-        death.at("inserting")
-        return new
+def _dying(work: Callable[..., Any], death: Death, place: str) -> Callable[..., Any]:
+    """Dies when the work is done and its transaction is not committed."""
 
-    return recording
+    def working(*given: Any) -> Any:
+        done = work(*given)
+        death.at(place)
+        return done
+
+    return working
 
 
 class _Deadly:

@@ -15,10 +15,12 @@ import pytest
 from core.events import IMAGES
 from core.services import Services
 from core.settings import Settings
+from matcher.crawled.library import CrawledLibrary
 from matcher.member import GROUP
-from tests.matcher.deaths import PLACES, match_until_killed
+from scheduler.crawled import merge
+from tests.matcher.deaths import PLACES, SCANNING, match_until_killed
 from tests.matcher.pictures import crop, encoded, mirror, photo, resize
-from tests.matcher.world import World, matching
+from tests.matcher.world import World, matching, polled
 from tests.processes import start
 
 PATIENCE = 120
@@ -75,6 +77,40 @@ def kill_at_each_place(settings: Settings, seed: int, record: Record, places: Se
         note(record, wanted, matched(world))
         assert matched(world) == wanted
         assert services.bus.lag(IMAGES, GROUP) == 0
+        list(merge(services))
+        assert searchable(world) == dict.fromkeys(digests(world), 1)
+
+
+def kill_while_scanning(settings: Settings, seed: int, record: Record, places: Sequence[str] = SCANNING) -> None:
+    """A matcher is killed at each place while what was registered is looked for in what was crawled before; the last one finishes."""
+    draw = random.Random(seed)
+    with Services.open(settings) as services:
+        world = World(services)
+        data = [encoded(changed, "JPEG", quality=70) for number in range(2) for changed in (photo(number), mirror(photo(number)))]
+        found = [world.found(some, pages=[f"http://site.example/{n}/{page}" for page in range(3)]) for n, some in enumerate(data)]
+        world.publish(*found)
+        with matching(world):
+            pass
+        media = [world.register(f"{number}.jpg", encoded(photo(number), "JPEG")).media_id for number in range(2)]
+        for place in draw.sample(places, len(places)):
+            process = start(match_until_killed, settings, place, 1)
+            process.join(PATIENCE)
+            assert process.exitcode == -signal.SIGKILL, f"it was to die at {place}"
+        with matching(world):
+            pass
+        wanted = Wanted((media[n // 2], sighting.page_url) for n, event in enumerate(found) for sighting in event.sightings)
+        note(record, wanted, matched(world))
+        assert matched(world) == wanted
+
+
+def searchable(world: World) -> Counter[str]:
+    """Digest -> how many files of crawled pictures have it."""
+    files = CrawledLibrary(world.services).visible(world.account.id)
+    return Counter(bytes(digest).hex() for file in files for digest in file.pictures.digests)
+
+
+def digests(world: World) -> set[str]:
+    return {message.key for message in polled(world.services, IMAGES)}
 
 
 def kill_at_random(settings: Settings, seed: int, record: Record) -> None:
@@ -110,19 +146,23 @@ def test_a_kill_at_each_place(embedded: Settings, record_property: Record) -> No
     kill_at_each_place(embedded, 1, record_property)
 
 
+def test_a_kill_while_registrations_are_looked_for(embedded: Settings, record_property: Record) -> None:
+    kill_while_scanning(embedded, 1, record_property)
+
+
 def test_kills_on_kafka_postgresql_and_s3(distributed: Settings, record_property: Record) -> None:
-    kill_at_each_place(distributed, 2, record_property, ("inserting", "inserted"))
+    kill_at_each_place(distributed, 2, record_property, ("filing", "inserted"))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(50))
 def test_many_kills(embedded: Settings, seed: int, record_property: Record) -> None:
     """G02: kill -9 of matchers on the embedded parts; each copy that was found has exactly one match for each page."""
-    (kill_at_each_place, kill_at_random)[seed % 2](embedded, seed, record_property)
+    (kill_at_each_place, kill_at_random, kill_while_scanning)[seed % 3](embedded, seed, record_property)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(50, 100))
 def test_many_kills_on_kafka_postgresql_and_s3(distributed: Settings, seed: int, record_property: Record) -> None:
     """G02: kill -9 of matchers on Kafka, PostgreSQL and S3; each copy that was found has exactly one match for each page."""
-    (kill_at_each_place, kill_at_random)[seed % 2](distributed, seed, record_property)
+    (kill_at_each_place, kill_at_random, kill_while_scanning)[seed % 3](distributed, seed, record_property)

@@ -16,7 +16,7 @@ from core import outbox
 from core.bus import Message, Outgoing
 from core.events import IMAGES, SEARCHES, ImageFound, Sighting, StoredAt, encode
 from core.models import Account, Match
-from core.repo import accounts, crawls
+from core.repo import accounts, crawled, crawls
 from core.services import Services
 from matcher import worker
 from matcher.decode import read_pixels, read_print
@@ -88,6 +88,11 @@ class World:
         with self.services.database.read() as tx:
             return accounts.by_id(tx, self.account.id).registry_version
 
+    def is_behind(self) -> bool:
+        """Whether something registered was not looked for yet in what was crawled."""
+        with self.services.database.read() as tx:
+            return bool(crawled.behind(tx))
+
     def publish(self, *events: ImageFound) -> None:
         self.services.bus.publish([Outgoing(IMAGES, event.sha256, encode(event)) for event in events])
 
@@ -118,7 +123,7 @@ def matching(world: World) -> Iterator[None]:
     thread.start()
     try:
         yield
-        while any(world.services.bus.lag(topic, GROUP) for topic in (IMAGES, SEARCHES)) and thread.is_alive():
+        while thread.is_alive() and (any(world.services.bus.lag(topic, GROUP) for topic in (IMAGES, SEARCHES)) or world.is_behind()):
             stop.wait(0.05)
     finally:
         stop.set()

@@ -20,9 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from core.repo.crawled import FileDraft
+from matcher.copies import segment_file
 from matcher.copies.features import Fingerprint
 from matcher.copies.segment import Segment
-from matcher.crawled import table
+from matcher.copies.segment_file import SegmentInvalid
+from matcher.crawled import features, table
 from matcher.crawled.table import CrawledPicture
 
 _HEADER: Final = struct.Struct("<4sIQQQQQ")
@@ -63,9 +65,12 @@ class PictureFile:
     def segment(self) -> Segment:
         """The features. Raises PictureFileInvalid."""
         try:
-            return Segment.from_buffer(self._buffer[self._layout.segment : self._layout.length])
-        except ValueError as error:
+            found = segment_file.from_bytes(self._buffer[self._layout.segment : self._layout.length], verify=False)
+        except SegmentInvalid as error:
             raise PictureFileInvalid(f"the segment cannot be read: {error}") from error
+        if found.pictures != len(self):
+            raise PictureFileInvalid("the segment has other pictures than the table")
+        return found
 
     @cached_property
     def digests(self) -> npt.NDArray[np.uint8]:
@@ -115,7 +120,7 @@ def _layout(buffer: memoryview) -> _Layout:
 
 def build(pictures: Sequence[CrawledPicture], prints: Sequence[Fingerprint | None]) -> bytes:
     """A file of these pictures, each with its features or without."""
-    return _assembled([picture.sha256 for picture in pictures], [table.encode(picture) for picture in pictures], Segment.build(prints))
+    return _assembled([picture.sha256 for picture in pictures], [table.encode(picture) for picture in pictures], features.segment(prints))
 
 
 def draft(session: int, key: str, part: bytes, pictures: int, last_seen: datetime, *, offset: int = 0, fresh: bool = False) -> FileDraft:
@@ -128,7 +133,7 @@ def _assembled(digests: Sequence[bytes], rows: Sequence[bytes | memoryview], seg
     ends_at = _aligned(_HEADER.size + _DIGEST * len(rows))
     rows_at = ends_at + 8 * len(rows)
     segment_at = _aligned(rows_at + (int(ends[-1]) if rows else 0))
-    body = segment.to_bytes()
+    body = segment_file.to_bytes(segment)
     header = _HEADER.pack(_MAGIC, len(rows), 0, ends_at, rows_at, segment_at, segment_at + len(body))
     front = header + b"".join(digests)
     front += bytes(ends_at - len(front)) + ends.tobytes() + b"".join(rows)
@@ -158,7 +163,7 @@ def merged(files: Sequence[PictureFile], *, seen_since: datetime | None = None) 
     if seen_since is not None:
         _leave_out(files, kept, changed, seen_since)
     digests, rows = _rows(files, kept, changed)
-    return _assembled(digests, rows, Segment.merge([file.segment for file in files], kept)), len(rows)
+    return _assembled(digests, rows, features.merged([file.segment for file in files], kept)), len(rows)
 
 
 def _repeated(files: Sequence[PictureFile]) -> list[list[tuple[int, int]]]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import structlog
 
 from core import telemetry
@@ -18,6 +19,7 @@ from core.models import CrawledFile
 from core.repo import crawled
 from core.services import Services
 from matcher.copies.features import Fingerprint
+from matcher.copies.segment import Query
 from matcher.crawled import table
 from matcher.crawled.file import PictureFile, PictureFileInvalid
 from matcher.crawled.shelf import Shelf
@@ -79,19 +81,22 @@ class CrawledLibrary:
         return opened
 
     def candidates(self, files: Sequence[Opened], query: Fingerprint, limit: int) -> list[WebCandidate]:
-        """Of each file the `limit` most promising pictures, all of them by their votes, the same bytes once."""
+        """The `limit` most promising pictures, the same bytes once."""
+        wanted, among = Query.of(query), sum(len(file.pictures) for file in files)
+        found = [candidate for file in files for candidate in self._vote(file, wanted, among, limit)]
         best: dict[bytes, WebCandidate] = {}
-        for candidate in sorted((c for file in files for c in self._vote(file, query, limit)), key=lambda c: -c.votes):
+        for candidate in sorted(found, key=lambda candidate: -candidate.votes):
             best.setdefault(candidate.sha256, candidate)
-        return list(best.values())
+        return list(best.values())[:limit]
 
-    def _vote(self, file: Opened, query: Fingerprint, limit: int) -> list[WebCandidate]:
+    def _vote(self, file: Opened, query: Query, among: int, limit: int) -> list[WebCandidate]:
         try:
-            votes = file.pictures.segment.vote(query, limit)
+            votes = file.pictures.segment.vote(query, among=among)
         except PictureFileInvalid as error:
             self._unreadable(file.row, "damaged", error)
             return []
-        return [WebCandidate(file, vote.picture, vote.votes, vote.mirrored) for vote in votes]
+        order = np.argsort(-votes.votes, kind="stable")[:limit]
+        return [WebCandidate(file, int(votes.pictures[at]), float(votes.votes[at]), bool(votes.flipped[at])) for at in order]
 
     def _open(self, row: CrawledFile) -> PictureFile | None:
         try:

@@ -33,11 +33,10 @@ from matcher.recording import record
 from matcher.registry import Registry
 
 LOOP: Final = "registrations"
-_LEASE_SECONDS: Final = 60.0
+_LEASE_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 1.0
 _AT_ONCE: Final = 32
-_CANDIDATES: Final = 2_000
-"""Of one file."""
+_CANDIDATES: Final = 10_000
 _MISSES: Final = 50
 """So many candidates in a row that are no copies, and the rest is none either."""
 

@@ -16,6 +16,7 @@ from core.repo import crawled, matches
 from core.services import Services
 from core.settings import Settings
 from matcher import images, worker
+from matcher.crawled import registrations
 
 PLACES: Final = ("polled", "filing", "inserting", "inserted", "committed")
 SCANNING: Final = ("inserting", "marking")
@@ -39,6 +40,7 @@ def match_until_killed(settings: Settings, place: str, nth: int, at_once: int = 
     """The real matcher, in small turns."""
     death = Death(place, nth)
     images._AT_ONCE = at_once  # type: ignore[misc]
+    registrations._LEASE_SECONDS = 1.0  # type: ignore[misc]
     matches.record = _dying(matches.record, death, "inserting")
     crawled.add = _dying(crawled.add, death, "filing")
     crawled.mark_scanned = _dying(crawled.mark_scanned, death, "marking")

@@ -18,6 +18,7 @@ from core.repo import crawls
 from core.services import Services
 from core.settings import Settings
 from matcher.copies.features import Fingerprint, fingerprint
+from matcher.crawled import file
 from matcher.crawled.library import CrawledLibrary
 from matcher.crawled.writer import CrawledWriter
 from scheduler import crawled, sweep
@@ -134,7 +135,7 @@ def test_a_merge_that_is_cut_is_done_again(world: World, monkeypatch: pytest.Mon
 def test_of_two_merges_at_once_one_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     crawl(world, 1)
     crawl(world, 2)
-    merged = crawled.merged
+    merged = file.merged
 
     def second(*given: object, **named: object) -> object:
         monkeypatch.setattr(crawled, "merged", merged)

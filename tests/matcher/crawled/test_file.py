@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from matcher.copies.features import Fingerprint, fingerprint
+from matcher.copies.segment import Query
 from matcher.crawled.file import PictureFile, PictureFileInvalid, build, merged
 from matcher.crawled.table import PAGES, CrawledPicture, event_of, joined, of_event
 from tests.matcher.pictures import photo
@@ -35,8 +36,8 @@ def file_of(*seeds: int, cycle: int = 1) -> PictureFile:
 
 
 def proposed(file: PictureFile, query: Fingerprint) -> bytes | None:
-    votes = file.segment.vote(query, 1)
-    return file.picture(votes[0].picture).sha256 if votes else None
+    votes = file.segment.vote(Query.of(query))
+    return file.picture(int(votes.pictures[votes.votes.argmax()])).sha256 if len(votes.pictures) else None
 
 
 def test_a_file_has_what_went_into_it() -> None:

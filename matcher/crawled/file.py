@@ -120,7 +120,12 @@ def _layout(buffer: memoryview) -> _Layout:
 
 def build(pictures: Sequence[CrawledPicture], prints: Sequence[Fingerprint | None]) -> bytes:
     """A file of these pictures, each with its features or without."""
-    return _assembled([picture.sha256 for picture in pictures], [table.encode(picture) for picture in pictures], features.segment(prints))
+    return assembled(pictures, features.segment(prints))
+
+
+def assembled(pictures: Sequence[CrawledPicture], segment: Segment) -> bytes:
+    """A file of these pictures, whose features are in the segment."""
+    return _assembled([picture.sha256 for picture in pictures], [table.encode(picture) for picture in pictures], segment)
 
 
 def draft(session: int, key: str, part: bytes, pictures: int, last_seen: datetime, *, offset: int = 0, fresh: bool = False) -> FileDraft:

@@ -17,6 +17,7 @@ from core import outbox
 from core.errors import FiligraneError, InvalidInput
 from core.services import Services
 from filigrane.commands import calling, result, say
+from filigrane.commands.matching import look_back
 from matcher import registrar
 from matcher.decode import decode
 from matcher.pixels import U8
@@ -38,6 +39,7 @@ def register(given: argparse.Namespace) -> int:
             done.append(_try(caller.services, caller.links, caller.account.id, file, f"{folder}/{name}", marked))
             say(f"{number}/{len(files)} {file}" + (f": {done[-1]['error']['details']}" if "error" in done[-1] else ""))
         outbox.drain(caller.services)
+        look_back(caller)
     result(done)
     return 0 if all("error" not in entry for entry in done) else 1
 

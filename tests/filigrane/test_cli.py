@@ -95,6 +95,7 @@ def test_who_uses_the_data_folder_alone_loads_no_client_of_a_server(tmp_path: Pa
         ["batch", "download", "1"],
         ["serve", "--port", "70000"],
         ["search", "x.jpg", "--transform", "swirl"],
+        ["search", "x.jpg", "--category", "all"],
     ],
 )
 def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

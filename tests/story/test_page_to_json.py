@@ -79,7 +79,14 @@ def test_from_a_page_to_json(services: Services, tmp_path: Path) -> None:
         found = http.get("/api/v1/matches/web").json()["results"]
         (batch,) = http.get("/api/v1/crawling/batches/").json()["results"]
         tar = http.get(batch["images"]["tar"])
-        search = http.post("/api/v1/searches/", files={"file": ("q.jpg", encode(np.fliplr(cat)), "image/jpeg")}).json()
+        query = {"file": ("q.jpg", encode(np.fliplr(cat)), "image/jpeg")}
+        search = http.post("/api/v1/searches/", files=query, data={"category": "private"}).json()
+        web = http.post("/api/v1/searches/", files=query, data={"category": "web"}).json()
+        both = http.post("/api/v1/searches/", files=query).json()
+        late = http.put("/api/v1/media/jo/coffee.png", content=encode(coffee, "PNG"), headers={"Content-Type": "image/png"})
+        assert late.status_code == 201, late.text
+        wait_until(lambda: http.get(f"{late.json()['web_matches']}").json()["count"] == 1)
+        (found_late,) = http.get(late.json()["web_matches"]).json()["results"]
     assert {(m["query_url"], m["query_page_url"], m["watermarked"], m["paths"][0]["path"]) for m in found} == {
         (f"{site.url}/rocket.jpg", f"{site.url}/", True, "jo/rocket.png"),
         (f"{site.url}/cat.jpg", f"{site.url}/cats", False, "jo/pets/cat.png"),
@@ -92,3 +99,9 @@ def test_from_a_page_to_json(services: Services, tmp_path: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(tar.content)) as opened:
         assert len(opened.getnames()) == 3
     assert [hit["paths"][0]["path"] for hit in search["matches"]] == ["jo/pets/cat.png"]
+    assert [(hit["image"]["url"], hit["image"]["page_url"], hit["image"]["type"]) for hit in web["matches"]] == [
+        (f"{site.url}/cat.jpg", f"{site.url}/{page}", "web") for page in ("cats", "more")
+    ]
+    assert all(hit["mirrored"] and hit["paths"][0]["path"] == "jo/pets/cat.png" for hit in web["matches"])
+    assert [hit["image"]["type"] for hit in both["matches"]] == ["registered", "web", "web"]
+    assert (found_late["query_url"], found_late["query_page_url"]) == (f"{site.url}/coffee.jpg", f"{site.url}/cats")

@@ -9,6 +9,7 @@ from typing import Final
 from core.telemetry import Figure, figures
 
 _PACKAGES: Final = ("core", "crawler", "matcher", "scheduler", "api_shim")
+_NO_MODULES: Final = (".migrations.", ".native.native.")
 _OF_ALL: Final = ("loop", "part", "database", "store", "bus")
 
 
@@ -16,7 +17,7 @@ def table() -> str:
     """Every metric as a Markdown table, by role."""
     for package in _PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if ".migrations." not in module.name:
+            if not any(part in f"{module.name}." for part in _NO_MODULES):
                 importlib.import_module(module.name)
     rows = sorted((_role(figure), figure) for figure in figures() if figure.name.startswith("filigrane_"))
     lines = ["| Role | Metric | Kind | Labels | What it is |", "|---|---|---|---|---|"]

@@ -38,9 +38,7 @@ def run(services: Services, pipeline: Pipeline, library: CrawledLibrary, decoder
 class Searches:
     """Answers one search after the other."""
 
-    def __init__(
-        self, services: Services, pipeline: Pipeline, library: CrawledLibrary, decoders: Decoders, stop: threading.Event
-    ) -> None:
+    def __init__(self, services: Services, pipeline: Pipeline, library: CrawledLibrary, decoders: Decoders, stop: threading.Event) -> None:
         self._services = services
         self._pipeline = pipeline
         self._web = WebSearch(services, library, decoders)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from core.events import IMAGES
-from core.repo import figures
+from core.repo import crawled, figures
 from core.services import Services
 from core.telemetry import gauge
 
@@ -20,6 +20,7 @@ _SESSIONS: Final = gauge("filigrane_scheduler_sessions", "Sessions by state.", [
 _OUTBOX: Final = gauge("filigrane_scheduler_outbox_rows", "Messages that follow a database write and are not sent yet.")
 _UNSENT: Final = gauge("filigrane_scheduler_unsent_pieces", "Stored journal pieces whose messages the bus has not acknowledged.")
 _UNSENT_AGE: Final = gauge("filigrane_scheduler_unsent_seconds", "Age of the oldest of them; 0 without any.")
+_CRAWLED: Final = gauge("filigrane_scheduler_crawled", "Crawled pictures that can be searched: their files, pictures and bytes.", ["of"])
 _LAG: Final = gauge("filigrane_scheduler_images_lag", "Messages of `images` that the matchers have not finished.")
 _LOOKED: Final = gauge("filigrane_scheduler_figures_seconds", "When these gauges were last brought up to date, in seconds since 1970.")
 
@@ -28,11 +29,14 @@ def look(services: Services) -> Iterator[int]:
     """Brings the gauges up to date; yields how many figures were read."""
     with services.database.read() as tx:
         waiting = figures.waiting(tx)
+        kept = crawled.totals(tx)
     for state in _STATES:
         _SESSIONS.labels(state).set(waiting.sessions.get(state, 0))
     _OUTBOX.set(waiting.outbox)
     _UNSENT.set(waiting.unsent)
     _UNSENT_AGE.set(_age(waiting.oldest_unsent, services.clock.now()))
+    for name, count in zip(("files", "pictures", "bytes"), kept, strict=True):
+        _CRAWLED.labels(name).set(count)
     _LAG.set(services.bus.lag(IMAGES, MATCHERS))
     _LOOKED.set(time.time())
     yield 1

@@ -34,8 +34,8 @@ from core.repo import accounts, crawled, crawls
 from core.services import Services
 from core.settings import Settings
 from matcher.copies.codes import U64, encode
-from matcher.copies.features import fingerprint
-from matcher.copies.segment import INDEXED, Segment
+from matcher.copies.features import INDEXED, Fingerprint, fingerprint
+from matcher.copies.segment import Segment
 from matcher.copies.votes import PLACE
 from matcher.crawled import file
 from matcher.crawled.file import PictureFile
@@ -44,9 +44,9 @@ from matcher.crawled.registrations import Registrations
 from matcher.crawled.searching import WebSearch
 from matcher.crawled.table import CrawledPicture
 from matcher.crawled.writer import CrawledWriter
-from matcher.decode import Decoders, read_picture
-from matcher.decode import Picture as Decoded
+from matcher.decode import Decoders, read_pixels, read_print
 from matcher.pipeline import Pipeline
+from matcher.pixels import U8
 from matcher.registrar import prepare, register
 from matcher.registry import Registry
 from scheduler.crawled import FAN, MOST
@@ -64,8 +64,11 @@ _NOW: Final = datetime(2026, 11, 1, tzinfo=UTC)
 class _Here(Decoders):
     """Decodes in this process, whose time is taken."""
 
-    def read(self, data: bytes, *, hashed: bool = False) -> Decoded:
-        return read_picture(data, hashed=hashed)
+    def fingerprint(self, data: bytes) -> Fingerprint:
+        return read_print(data)
+
+    def pixels(self, data: bytes) -> U8:
+        return read_pixels(data)
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -134,7 +137,7 @@ class _Crawl:
     def write(self, paths: Sequence[Path]) -> dict[str, Any]:
         """Real pictures, as a matcher writes them."""
         events = [self._stored(path.read_bytes(), number) for number, path in enumerate(paths)]
-        prints = [fingerprint(np.asarray(Image.open(path).convert("RGB"))) for path in paths]
+        prints = [read_print(path.read_bytes()) for path in paths]
         writer, begun = CrawledWriter(self._services), time.process_time()
         for start in range(0, len(events), _POLL):
             writer.store(list(zip(events[start : start + _POLL], prints[start : start + _POLL], strict=True)))
@@ -168,7 +171,7 @@ class _Crawl:
 
     def search(self, datas: Sequence[bytes]) -> dict[str, Any]:
         """category=web, the second time for each file: the first reads its pages from the disk."""
-        prints = [read_picture(data).fingerprint for data in datas]
+        prints = [read_print(data) for data in datas]
         asked = SearchAsked("s", self._account.id, 0, "queries/s", "affine", False, _NOW, "p", "r", "web")
         self._web.search(asked, prints[0])
         taken = [_timed(partial(self._web.search, asked, print_)) for print_ in prints]

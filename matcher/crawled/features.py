@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from matcher.copies.codes import U32, encode
-from matcher.copies.features import Fingerprint
-from matcher.copies.segment import DEAD, INDEXED, Segment, merge, places
+from matcher.copies.features import INDEXED, Fingerprint
+from matcher.copies.segment import DEAD, Segment, merge, places
 from matcher.copies.votes import PLACE
 
 

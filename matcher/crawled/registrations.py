@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import Final, TypeVar
 from uuid import uuid4
 
@@ -27,7 +27,7 @@ from core.services import Services
 from matcher.crawled.library import CrawledLibrary, Opened, WebCandidate, events_of
 from matcher.decode import Decoders
 from matcher.member import TRIES, Stopped, patiently
-from matcher.pipeline import Pipeline
+from matcher.pipeline import Pipeline, Source
 from matcher.reading import is_away, stored_bytes
 from matcher.recording import record
 from matcher.registry import Registry
@@ -155,12 +155,16 @@ class Registrations:
 
     def _matches(self, event: ImageFound) -> list[MatchDraft]:
         try:
-            return self._pipeline.matches(event, lambda: self._decoders.read(stored_bytes(self._services, event)))
+            return self._pipeline.matches(event, self._source(event))
         except FiligraneError as error:
             if is_away(error):
                 raise
             log.warning("crawled.picture_unreadable", session=event.session, sha256=event.sha256, code=error.code, reason=error.details)
             return []
+
+    def _source(self, event: ImageFound) -> Source:
+        data = cache(partial(stored_bytes, self._services, event))
+        return Source(lambda: self._decoders.fingerprint(data()), lambda: self._decoders.pixels(data()))
 
     def _patiently(self, work: Callable[[], T]) -> T:
         return patiently(work, self._stop, LOOP)

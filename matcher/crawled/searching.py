@@ -80,7 +80,7 @@ class WebSearch:
         """The picture's fingerprint and credit line, from its stored bytes; None where these cannot be had any more."""
         try:
             data = stored_bytes(self._services, events_of(files, sha256)[0])
-            return self._decoders.read(data).fingerprint, image_info(data).credit
+            return self._decoders.fingerprint(data), image_info(data).credit
         except FiligraneError as error:
             if is_away(error):
                 raise

@@ -11,7 +11,7 @@ from core.services import Services
 from matcher.crawled.library import CrawledLibrary
 from matcher.crawled.registrations import Registrations
 from matcher.crawled.searching import WebSearch
-from matcher.decode import read_picture
+from matcher.decode import read_print
 from matcher.images import Images
 from scheduler import crawled
 from tests.matcher.world import NOW, World
@@ -38,7 +38,7 @@ class Crawls(World):
     def search(self, data: bytes, account: Account | None = None, *, transform: str = "scale", similar: bool = False) -> list[WebHit]:
         asker = account or self.account
         asked = SearchAsked("s", asker.id, 0, "queries/s", transform, similar, NOW, "p", "r", "web")
-        return self.web.search(asked, read_picture(data).fingerprint)
+        return self.web.search(asked, read_print(data))
 
     def merge(self) -> int:
         """How many files went into others."""

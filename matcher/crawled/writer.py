@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -55,15 +55,14 @@ class CrawledWriter:
         body, drafts = _parts(key, found, now)
         self._services.store.put(key, body)
         self._services.database.transact(lambda tx: crawled.add(tx, drafts, now))
-        self._remember((event for event, print_ in found if print_ is not None), now)
+        self._remember([event for event, print_ in found if print_ is not None], now)
+        _PICTURES.labels("pages").inc(sum(print_ is None for _, print_ in found))
 
-    def _remember(self, events: Iterable[ImageFound], now: datetime) -> None:
-        count = 0
+    def _remember(self, events: Sequence[ImageFound], now: datetime) -> None:
         for event in events:
             self._written[_identity(event)] = now
             self._written.move_to_end(_identity(event))
-            count += 1
-        _PICTURES.labels("features").inc(count)
+        _PICTURES.labels("features").inc(len(events))
         while len(self._written) > _REMEMBERED:
             self._written.popitem(last=False)
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import accumulate
 from typing import Final
 
 import structlog
@@ -32,7 +33,9 @@ REST: Final = timedelta(hours=1)
 GRACE: Final = timedelta(hours=1)
 _LOST: Final = timedelta(days=1)
 """What could not be read for so long is given up."""
-_FRESH: Final = 1_000
+_ROWS: Final = 16_384
+_BYTES: Final = 128 << 20
+"""Of fresh files that are merged at once."""
 _SESSIONS: Final = 100
 _PIECE: Final = 500
 
@@ -42,9 +45,10 @@ _UNREADABLE: Final = counter("filigrane_scheduler_crawled_unreadable", "Times th
 
 def merge(services: Services) -> Iterator[int]:
     """Yields, after each session, how many files went into one."""
-    with services.database.read() as tx:
-        fresh = crawled.fresh(tx, _FRESH)
-    yield from _merge_fresh(services, fresh)
+    after = 0
+    while rows := _fresh(services, after):
+        yield from _merge_fresh(services, rows)
+        after = rows[-1].id
     now = services.clock.now()
     with services.database.read() as tx:
         sessions = crawled.crowded(tx, MOST // 2, FAN - 1, now - REST, _SESSIONS)
@@ -55,24 +59,32 @@ def merge(services: Services) -> Iterator[int]:
             yield _merge(services, group, [_read(services, row) for row in group])
 
 
+def _fresh(services: Services, after: int) -> list[CrawledFile]:
+    """The next ones, about as many as fit into the memory of a merge."""
+    with services.database.read() as tx:
+        rows = crawled.fresh(tx, after, _ROWS)
+    ends = accumulate(row.length for row in rows)
+    return [row for row, end in zip(rows, ends, strict=True) if end - row.length < _BYTES]
+
+
 def _merge_fresh(services: Services, rows: Sequence[CrawledFile]) -> Iterator[int]:
     """A matcher's object has parts of many sessions: each is read once, and each session gets a file of its own."""
     objects = {key: _object(services, key) for key in dict.fromkeys(row.key for row in rows)}
     sessions: dict[int, list[CrawledFile]] = {}
     for row in rows:
         sessions.setdefault(row.session_id, []).append(row)
-    for some in sessions.values():
-        yield _merge(services, some, [objects[row.key][row.offset : row.offset + row.length] for row in some])
+    for group in (group for some in sessions.values() for group in _fitting(some)):
+        yield _merge(services, group, [objects[row.key][row.offset : row.offset + row.length] for row in group])
 
 
 def plan(rows: Sequence[CrawledFile], now: datetime) -> list[list[CrawledFile]]:
     """Which of a session's files become one: `FAN` of about one size, or all that fit together once nothing more comes."""
     if max(row.stored for row in rows) < now - REST:
-        return _fitting(rows)
+        return [group for group in _fitting(rows) if len(group) > 1]
     tiers: dict[int, list[CrawledFile]] = {}
     for row in rows:
         tiers.setdefault((max(1, row.pictures).bit_length() - 1) // 3, []).append(row)  # sizes within 8 times
-    return [group for tier in tiers.values() if len(tier) >= FAN for group in _fitting(tier)]
+    return [group for tier in tiers.values() if len(tier) >= FAN for group in _fitting(tier) if len(group) > 1]
 
 
 def _fitting(rows: Sequence[CrawledFile]) -> list[list[CrawledFile]]:
@@ -82,7 +94,7 @@ def _fitting(rows: Sequence[CrawledFile]) -> list[list[CrawledFile]]:
         if groups[-1] and sum(each.pictures for each in groups[-1]) + row.pictures > MOST:
             groups.append([])
         groups[-1].append(row)
-    return [group for group in groups if len(group) > 1]
+    return groups
 
 
 def _merge(services: Services, rows: Sequence[CrawledFile], parts: Sequence[bytes]) -> int:

@@ -111,11 +111,10 @@ def known_matches(tx: Session, account_id: int, sha256s: Collection[str]) -> lis
 # --- merging
 
 
-def fresh(tx: Session, limit: int) -> list[CrawledFile]:
-    """What matchers stored and nobody merged yet: whole objects, the oldest first, about `limit` files."""
-    current = and_(CrawledFile.fresh.is_(True), CrawledFile.retired.is_(None))
-    keys = list(tx.scalars(select(CrawledFile.key).where(current).order_by(CrawledFile.id).limit(limit)))
-    return list(tx.scalars(select(CrawledFile).where(current, CrawledFile.key.in_(keys)).order_by(CrawledFile.id)))
+def fresh(tx: Session, after: int, limit: int) -> list[CrawledFile]:
+    """What matchers stored and nobody merged yet, from behind the file with that id on, the oldest first."""
+    current = and_(CrawledFile.fresh.is_(True), CrawledFile.retired.is_(None), CrawledFile.id > after)
+    return list(tx.scalars(select(CrawledFile).where(current).order_by(CrawledFile.id).limit(limit)))
 
 
 def crowded(tx: Session, pictures: int, most: int, at_rest_since: datetime, limit: int) -> list[int]:

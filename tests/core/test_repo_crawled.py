@@ -98,14 +98,16 @@ def test_what_nobody_saw_since_is_expired(services: Services) -> None:
         assert crawled.expired(tx, at(50), 10) == [old]
 
 
-def test_fresh_objects_come_whole_and_merged_files_by_session(services: Services) -> None:
+def test_fresh_files_come_in_order_and_merged_ones_by_session(services: Services) -> None:
     owner = add_account(services)
     one, two = add_session(services, owner), add_session(services, owner)
     add(services, *(draft(session.id, key, offset=n, fresh=True) for key in "ab" for n, session in enumerate((one, two))))
     add(services, *(draft(one.id, f"m{n}", pictures=n) for n in range(1, 5)), draft(two.id, "m9"), now=100)
     rest, busy = at(50), at(200)
     with services.database.read() as tx:
-        assert [(row.key, row.offset) for row in crawled.fresh(tx, 1)] == [("a", 0), ("a", 1)]
+        rows = crawled.fresh(tx, 0, 3)
+        assert [(row.key, row.offset) for row in rows] == [("a", 0), ("a", 1), ("b", 0)]
+        assert [(row.key, row.offset) for row in crawled.fresh(tx, rows[-1].id, 3)] == [("b", 1)]
         assert crawled.crowded(tx, 100, 3, rest, 10) == [one.id]
         assert crawled.crowded(tx, 100, 4, rest, 10) == []
         assert crawled.crowded(tx, 100, 4, busy, 10) == [one.id]  # nothing came for long

@@ -110,6 +110,15 @@ def test_no_file_grows_beyond_what_a_merge_may_hold(world: World, monkeypatch: p
     assert len(pictures(world)) == 24
 
 
+def test_what_came_in_is_merged_in_pieces_that_fit_into_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    crawl(world, 1)
+    monkeypatch.setattr(crawled, "_BYTES", rows(world)[0].length + 1)
+    for seed in (2, 3, 4, 5):
+        crawl(world, seed)
+    assert list(crawled.merge(world.services)) == [2, 2, 1]
+    assert set(pictures(world).values()) == {1}
+
+
 def test_a_merge_that_is_cut_is_done_again(world: World, monkeypatch: pytest.MonkeyPatch, manual: ManualClock) -> None:
     crawl(world, 1)
     crawl(world, 2)

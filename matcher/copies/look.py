@@ -1,6 +1,9 @@
-"""The look of a whole picture: one upright descriptor, laid out as a SIFT descriptor (Lowe 2004) of everything that is seen.
+"""How a whole picture looks: one upright descriptor, and an index of them.
 
-It finds plain copies and pictures with too little texture for local features, and ranks what looks alike. It does not follow crops.
+The descriptor tells plain copies (recompressed, resized, recoloured, framed), also of pictures without texture in which local features find
+nothing: skies, gradients, logos, pages of text. It is SIFT's grid of 4 x 4 cells with 8 directions each (Lowe 2004), laid over the whole
+picture as in GIST (Oliva and Torralba 2001), with gradients spread softly over directions as in DAISY (Tola et al. 2010) and square roots
+taken as in RootSIFT (Arandjelović and Zisserman 2012). Its layout is such that `features.MIRROR` gives that of the mirrored picture.
 """
 
 from __future__ import annotations
@@ -12,58 +15,78 @@ import numpy as np
 
 from matcher.pixels import F32, U8
 
-_CELLS: Final = 4
-_BINS: Final = 8
-_SIDE: Final = 48
-_NOISE: Final = 0.35
-"""Gray levels from one pixel to the next, at `_SIDE`, that compression and rounding leave."""
-_LEAST: Final = 0.08
-"""Mean of what is above the noise, below which a picture has no look."""
-_QUANTUM: Final = 512.0
+_FRAME: Final = 96
+"""Side of the square on which plain borders are looked for."""
+_SIDE: Final = 32
+"""Side of the square that gradients are taken on."""
+_SIGMA: Final = 1.0
+_POWER: Final = 0.7
+"""Of a gradient's magnitude: one hard edge shall not outweigh all the rest."""
+_PLAIN: Final = 20
+_JUMP: Final = 40
+_BORDERS: Final = 2
+_LEAST: Final = 8
+_CONSTANT: Final = 3.0
+"""Gray levels; what differs less is noise."""
+_NORM: Final = 512.0
+
+Box = tuple[int, int, int, int]
 
 
-def look(image: U8) -> U8:
-    """`DIMENSIONS` x uint8 of an H x W luma picture, compared by Euclidean distance; empty for a picture that shows nothing.
-
-    Its mirror is the same permutation as a feature's (`features.MIRROR`): cells by column, then row, directions from downwards on.
-    """
-    small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA if min(image.shape) >= _SIDE else cv2.INTER_LINEAR)
-    smooth = np.asarray(cv2.GaussianBlur(small.astype(np.float32), (0, 0), 1.0), np.float32)
-    across, down = _central(smooth, 1), _central(smooth, 0)
-    size, turn = cv2.cartToPolar(down, across)
-    strength = np.maximum(size - np.float32(_NOISE), 0)
-    if float(strength.mean()) < _LEAST:
+def look(gray: U8) -> U8:
+    """128 x uint8 of an H x W luma picture, compared by Euclidean distance (0 to 724); empty for a picture of one colour, whose copies
+    cannot be told from others'."""
+    square = np.asarray(cv2.resize(gray, (_FRAME, _FRAME), interpolation=cv2.INTER_AREA), np.uint8)
+    top, bottom, left, right = _inner(square)
+    small = cv2.resize(square[top:bottom, left:right], (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    smooth = np.asarray(cv2.GaussianBlur(small, (0, 0), _SIGMA, borderType=cv2.BORDER_REPLICATE), np.float32)
+    if np.ptp(smooth) < _CONSTANT:
         return np.zeros(0, np.uint8)
-    return _root(_pooled(np.asarray(strength, np.float32), np.asarray(turn * np.float32(_BINS / (2 * np.pi)), np.float32)))
+    cells = _POOL @ _directions(smooth) @ _POOL.T  # 8 x rows x columns
+    shares = cells.transpose(2, 1, 0).ravel() / cells.sum()
+    return np.asarray((np.sqrt(shares) * _NORM).round().clip(0, 255), np.uint8)
 
 
-def _central(image: F32, axis: int) -> F32:
-    """Half the difference of both neighbours; zero along the border."""
-    moved = np.zeros_like(image)
-    if axis == 0:
-        moved[1:-1] = (image[2:] - image[:-2]) / 2
-    else:
-        moved[:, 1:-1] = (image[:, 2:] - image[:, :-2]) / 2
-    return moved
+def _directions(smooth: F32) -> F32:
+    """8 x H x W: how strongly the picture grows brighter towards each direction; opposite ones differ."""
+    dx = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, ksize=1, borderType=cv2.BORDER_REPLICATE)
+    dy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, ksize=1, borderType=cv2.BORDER_REPLICATE)
+    weight = (dx * dx + dy * dy + np.float32(1e-6)) ** np.float32(_POWER / 2 - 1)
+    along = np.maximum(_COSINES * dy + _SINES * dx, 0)
+    return np.asarray(along * along * weight, np.float32)
 
 
-def _pooled(strength: F32, turn: F32) -> F32:
-    """Strength by (column cell, row cell, direction); each pixel is shared between neighbouring cells and directions (`turn`: 0..8)."""
-    apart = np.abs(turn - np.arange(_BINS, dtype=np.float32)[:, None, None])
-    planes = strength * np.maximum(1 - np.minimum(apart, _BINS - apart), 0)
-    return np.asarray((_POOL @ planes @ _POOL.T).transpose(2, 1, 0), np.float32)
+def _inner(square: U8) -> Box:
+    """(top, bottom, left, right) without plain borders: uniform strips that end at a sharp edge."""
+    top, bottom, left, right = 0, len(square), 0, len(square)
+    for _ in range(_BORDERS):
+        part = square[top:bottom, left:right]
+        above, below, before, behind = borders = [_border(lines) for lines in (part, part[::-1], part.T, part.T[::-1])]
+        if not any(borders) or min(part.shape[0] - above - below, part.shape[1] - before - behind) < _LEAST:
+            break
+        top, bottom, left, right = top + above, bottom - below, left + before, right - behind
+    return top, bottom, left, right
 
 
-def _weights() -> F32:
-    """4 x `_SIDE`: how much each pixel of an axis counts in each cell (linear between the cells' centres)."""
-    place = (np.arange(_SIDE) + 0.5) * (_CELLS / _SIDE) - 0.5
-    return np.maximum(0.0, 1.0 - np.abs(place[None, :].clip(0, _CELLS - 1) - np.arange(_CELLS)[:, None])).astype(np.float32)
+def _border(lines: U8) -> int:
+    """How many of the first lines have the colour of the first one's middle; 0 where what follows differs softly."""
+    middle = int(np.sort(lines[0])[len(lines[0]) // 2])
+    if max(int(lines[0].max()) - middle, middle - int(lines[0].min())) > _PLAIN:
+        return 0
+    half = lines[: len(lines) // 2 + 2]
+    apart = np.maximum(half.max(axis=1).astype(np.int16) - middle, middle - half.min(axis=1).astype(np.int16))
+    end = int((apart > _PLAIN).argmax())
+    sharp = apart[end : end + 3].max() > _JUMP
+    return end + 1 if sharp else 0  # the line behind it mixes border and picture
 
 
-_POOL: Final = _weights()
+def _pool() -> F32:
+    """4 x `_SIDE`: each cell's weights, falling linearly to its neighbours' middles."""
+    at = (np.arange(_SIDE) + 0.5) * (4 / _SIDE) - 0.5
+    return np.asarray(np.maximum(0, 1 - np.abs(at - np.arange(4)[:, None])), np.float32)
 
 
-def _root(histogram: F32) -> U8:
-    """RootSIFT in 8 bits: Euclidean distance of these is Hellinger distance of the histograms."""
-    flat = histogram.ravel()
-    return np.asarray(np.minimum(np.sqrt(flat / max(float(flat.sum()), 1e-6)) * _QUANTUM, 255).round(), np.uint8)
+_POOL: Final = _pool()
+_ANGLES: Final = (np.arange(8) * (np.pi / 4)).astype(np.float32)[:, None, None]
+_COSINES: Final = np.cos(_ANGLES)
+_SINES: Final = np.sin(_ANGLES)

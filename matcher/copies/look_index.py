@@ -1,10 +1,17 @@
-"""The looks of registered pictures, held by FAISS: a scan of all while they are few, an inverted file above that."""
+"""Pictures by their look (`matcher.copies.look`): which registered ones look like a query, or like its mirror.
+
+An inverted file of FAISS whose cells are fixed (learnt once, shipped with the package), so that it never has to be trained or built again:
+what was added or removed counts at once, and a few pictures are searched exactly. Looks are kept in 16 levels, 64 bytes for each picture.
+"""
 
 from __future__ import annotations
 
 import threading
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
 import faiss
@@ -12,22 +19,26 @@ import numpy as np
 import numpy.typing as npt
 
 from matcher.copies.features import MIRROR
-from matcher.copies.sift import DIMENSIONS
-from matcher.pixels import U8
+from matcher.pixels import F32, U8
 
-Numbers = npt.NDArray[np.int64]
-
+CELLS: Final = Path(__file__).with_name("look_cells.npz")
 NEAR: Final = 130.0
-"""Distance within which a look is proposed as the same picture: pictures that have nothing to do with each other are rarely as near."""
-_FLAT: Final = 8_192
-_GROWTH: Final = 16
+"""Distance within which a look is proposed as the same picture: unrelated photographs are as near once in 10,000 times."""
+_DIM: Final = 128
+_LEVEL: Final = 12
+_LEVELS: Final = 16
+_COMPARED: Final = 4096
+"""How many looks a search compares with, about; all of them while there are no more."""
 _PROBES: Final = 4
-_SAMPLE: Final = 40
-_ROUNDS: Final = 8
-_NUMBER_BITS: Final = 40
-_MAX_GROUP: Final = 1 << (63 - _NUMBER_BITS)
-_WIDEST: Final = 4_096
+_LIES: Final = 40
+_HASHED: Final = 2
+"""FAISS' DirectMap::Hashtable: where each key's look lies."""
 _MAGIC: Final = b"FGL1"
+_NUMBER_BITS: Final = 40
+_NUMBERS: Final = 1 << _NUMBER_BITS
+_GROUPS: Final = 1 << (63 - _NUMBER_BITS)
+
+Keys = npt.NDArray[np.int64]
 
 
 class LooksInvalid(ValueError):
@@ -36,7 +47,8 @@ class LooksInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """A picture whose look is near: `distance` is Euclidean, 0 (equal) to about 700."""
+    """A picture that looks like the query, or (`mirrored`) like its mirror. `distance`: Euclidean, 0 to 724, to its look in 16 levels:
+    some 40 for equal ones."""
 
     number: int
     group: int
@@ -45,168 +57,123 @@ class Alike:
 
 
 class LookIndex:
-    """Looks by number, each in a group. Thread-safe; what was added or removed counts at once.
+    """Looks by number (below 2^40), each in a group (below 2^23). Thread-safe; what was added or removed counts at once."""
 
-    Numbers are below 2^40 and each is given once. The inverted file is learnt in the background, and again when it has grown many times.
-    """
-
-    def __init__(self, flat: int = _FLAT) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._index: Any = _flat()
-        self._limit = flat
-        self._changes: list[tuple[int, U8 | None]] | None = None
-        self._learning: threading.Thread | None = None
+        self._faiss: Any = _empty()  # FAISS' own types leave out half of it
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return int(self._faiss.ntotal)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory: look and number of each, and the lists' centres."""
-        lists = 0 if isinstance(self._index, faiss.IndexIDMap2) else self._index.nlist
-        return len(self) * (DIMENSIONS + 8) + lists * DIMENSIONS * 4
+        """Bytes of memory, about: look and key of each picture, where it lies, and the cells' middles."""
+        return len(self) * (_DIM // 2 + 8 + _LIES) + int(self._faiss.nlist) * _DIM * 4
 
     def add(self, number: int, look: U8, group: int = 0) -> None:
-        """Raises ValueError where `look` is no look, or number or group are out of range."""
-        if look.shape != (DIMENSIONS,):
-            raise ValueError(f"a look has {DIMENSIONS} numbers; this has the shape {look.shape}")
-        with self._lock:
-            self._apply(_key(number, group), look)
-            if len(self) > self._limit and self._learning is None:
-                self._learning = threading.Thread(target=self._learn, name="looks", daemon=True)
-                self._learning.start()
+        """One with the same number and group is replaced. Raises ValueError where `look` is no look, or number or group out of range."""
+        self.add_all(np.array([number]), look[None], np.array([group]))
 
-    def remove(self, number: int, group: int = 0) -> None:
-        """Nothing happens where there is none."""
+    def add_all(self, numbers: Keys, looks: U8, groups: Keys) -> None:
+        """n numbers, each once; n x 128 looks; n groups. Raises ValueError."""
+        keys = _keys(numbers, groups)
+        if looks.shape != (len(keys), _DIM) or len(np.unique(keys)) != len(keys):
+            raise ValueError(f"{len(keys)} different numbers need as many looks of {_DIM} values; these have the shape {looks.shape}")
         with self._lock:
-            self._apply(_key(number, group), None)
+            self._faiss.remove_ids(faiss.IDSelectorArray(keys))
+            self._faiss.add_with_ids(looks.astype(np.float32), keys)
+
+    def remove(self, number: int, group: int = 0) -> bool:
+        """Whether there was one."""
+        key = _keys(np.array([number]), np.array([group]))
+        with self._lock:
+            return bool(self._faiss.remove_ids(faiss.IDSelectorArray(key)))
 
     def nearest(self, look: U8, limit: int, group: int | None = None, within: float = NEAR) -> list[Alike]:
-        """At most `limit` pictures of each group (or of `group`) not farther than `within`, of the look or its mirror, nearest first."""
-        if not len(look) or not len(self):
+        """At most `limit` pictures of each group (or of `group`) not farther than `within`, of the look or its mirror, nearest first: no
+        group's pictures displace another's."""
+        if not len(look) or not len(self) or limit < 1:
             return []
         both = np.stack([look, look[MIRROR]]).astype(np.float32)
-        width = limit if group is not None else 8 * limit
-        while True:
-            found = self._search(both, min(width, len(self)), group, within)
-            if group is not None or len(found) < width or width >= min(_WIDEST, len(self)):
-                return _first_of_each(found, limit)
-            width *= 4  # one group's pictures may stand before another's
+        found = self._around(both, within) if group is None else self._closest(both, limit, group, within)
+        return _limited(found, limit)
 
-    def settle(self) -> None:
-        """Waits until nothing is being learnt."""
-        learning = self._learning
-        if learning is not None:
-            learning.join()
+    def _closest(self, both: F32, limit: int, group: int, within: float) -> list[Alike]:
+        chosen = faiss.IDSelectorRange(group << _NUMBER_BITS, (group + 1) << _NUMBER_BITS)
+        with self._lock:
+            squares, keys = self._faiss.search(both, min(limit, len(self)), params=self._how(chosen))
+        near = squares <= within * within
+        flips = np.broadcast_to(np.array([[False], [True]]), keys.shape)
+        return _ranked(keys[near], squares[near], flips[near])
+
+    def _around(self, both: F32, within: float) -> list[Alike]:
+        with self._lock:
+            starts, squares, keys = self._faiss.range_search(both, within * within, params=self._how(None))
+        return _ranked(keys, squares, np.arange(len(keys)) >= starts[1])
 
     def to_bytes(self) -> bytes:
+        """Versioned, with a checksum."""
         with self._lock:
-            body = self._limit.to_bytes(8, "big") + faiss.serialize_index(self._index).tobytes()
+            body = faiss.serialize_index(self._faiss).tobytes()
         return _MAGIC + zlib.crc32(body).to_bytes(4, "big") + body
 
     @classmethod
     def from_bytes(cls, data: bytes) -> LookIndex:
         """Raises LooksInvalid."""
-        if data[:4] != _MAGIC or zlib.crc32(data[8:]).to_bytes(4, "big") != data[4:8]:
-            raise LooksInvalid("not looks, looks of another version, or damaged")
-        made = cls(int.from_bytes(data[8:16], "big"))
-        try:
-            made._index = faiss.deserialize_index(np.frombuffer(data[16:], np.uint8))
-        except RuntimeError as error:
-            raise LooksInvalid(f"the looks cannot be read: {error}") from error
-        return made
+        if data[:4] != _MAGIC:
+            raise LooksInvalid("not an index of looks, or one of another version")
+        if zlib.crc32(data[8:]).to_bytes(4, "big") != data[4:8]:
+            raise LooksInvalid("the checksum of the index of looks does not fit")
+        index = cls()
+        index._faiss = faiss.deserialize_index(np.frombuffer(data, np.uint8, offset=8))
+        return index
 
-    def _apply(self, key: int, look: U8 | None) -> None:
-        _change(self._index, key, look)
-        if self._changes is not None:
-            self._changes.append((key, look))
-
-    def _search(self, both: npt.NDArray[np.float32], width: int, group: int | None, within: float) -> list[Alike]:
-        with self._lock:
-            distances, keys = self._index.search(both, width, params=_parameters(self._index, group))
-        keep = (keys >= 0) & (distances <= within * within)
-        order = np.argsort(distances[keep], kind="stable")
-        flipped = np.broadcast_to(np.array([[False], [True]]), keys.shape)[keep][order]
-        return [
-            Alike(int(key) & (1 << _NUMBER_BITS) - 1, int(key) >> _NUMBER_BITS, float(distance) ** 0.5, bool(flip))
-            for key, distance, flip in zip(keys[keep][order], distances[keep][order], flipped, strict=True)
-        ]
-
-    def _learn(self) -> None:
-        """Learns the lists from what is there now, fills them while others go on, and takes over what changed meanwhile."""
-        with self._lock:
-            keys, looks = _contents(self._index)
-            self._changes = []
-        learnt = _inverted(looks)
-        learnt.add_with_ids(looks.astype(np.float32), keys)
-        with self._lock:
-            for key, look in self._changes:
-                _change(learnt, key, look)
-            self._index, self._changes, self._learning = learnt, None, None
-            self._limit = _GROWTH * len(keys)
+    def _how(self, selector: faiss.IDSelector | None) -> Any:
+        lists = self._faiss.nlist
+        probes = min(lists, max(_PROBES, -(-lists * _COMPARED // len(self))))
+        parameters: Any = faiss.SearchParametersIVF
+        return parameters(sel=selector, nprobe=probes)
 
 
-def _key(number: int, group: int) -> int:
-    if not 0 <= number < 1 << _NUMBER_BITS or not 0 <= group < _MAX_GROUP:
-        raise ValueError(f"numbers are below 2^{_NUMBER_BITS} and groups below {_MAX_GROUP}; not {number}, {group}")
-    return group << _NUMBER_BITS | number
+@lru_cache(1)
+def _cells() -> F32:
+    with np.load(CELLS) as stored:
+        return np.asarray(stored["cells"], np.float32)
 
 
-def _change(index: faiss.Index, key: int, look: U8 | None) -> None:
-    if look is None:
-        index.remove_ids(faiss.IDSelectorRange(key, key + 1))
-    else:
-        index.add_with_ids(look[None].astype(np.float32), np.array([key], np.int64))
-
-
-def _first_of_each(found: list[Alike], limit: int) -> list[Alike]:
-    """The nearest of each picture and its mirror, at most `limit` of a group."""
-    kept: dict[tuple[int, int], Alike] = {}
-    counts: dict[int, int] = {}
-    for alike in found:
-        if (alike.group, alike.number) in kept or counts.get(alike.group, 0) >= limit:
-            continue
-        kept[alike.group, alike.number] = alike
-        counts[alike.group] = counts.get(alike.group, 0) + 1
-    return list(kept.values())
-
-
-def _parameters(index: Any, group: int | None) -> Any:
-    named: dict[str, Any] = {}
-    if group is not None:
-        named["sel"] = faiss.IDSelectorRange(group << _NUMBER_BITS, (group + 1) << _NUMBER_BITS)
-    if isinstance(index, faiss.IndexIDMap2):
-        return faiss.SearchParameters(**named)
-    made: Any = faiss.SearchParametersIVF
-    return made(nprobe=_PROBES, **named)
-
-
-def _flat() -> faiss.Index:
-    return faiss.IndexIDMap2(faiss.IndexScalarQuantizer(DIMENSIONS, faiss.ScalarQuantizer.QT_8bit_direct, faiss.METRIC_L2))
-
-
-def _inverted(looks: U8) -> faiss.Index:
-    """An empty inverted file whose lists suit these looks (n x 128) and several times as many."""
-    lists = int(2 ** np.round(np.log2(4 * np.sqrt(max(len(looks), 16)))))
-    sample = looks
-    if len(looks) > _SAMPLE * lists:
-        sample = looks[np.random.default_rng(0).choice(len(looks), _SAMPLE * lists, replace=False)]
-    index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatL2(DIMENSIONS), DIMENSIONS, lists, faiss.ScalarQuantizer.QT_8bit_direct, faiss.METRIC_L2, False
-    )
-    index.cp.niter, index.cp.min_points_per_centroid = _ROUNDS, 1
-    index.train(sample.astype(np.float32))
+def _empty() -> faiss.IndexIVFScalarQuantizer:
+    middles = faiss.IndexFlatL2(_DIM)
+    middles.add(_cells())
+    index = faiss.IndexIVFScalarQuantizer(middles, _DIM, middles.ntotal, faiss.ScalarQuantizer.QT_4bit_uniform, faiss.METRIC_L2, False)
+    # its range is set by the smallest and the largest value it sees: level n is around n * _LEVEL + 0.5, and no integer on an edge
+    edges = np.array([0, _LEVELS - 1], np.float32) * _LEVEL - _LEVEL / 2 + 0.5
+    index.train(np.repeat(edges[:, None], _DIM, axis=1))
+    index.set_direct_map_type(_HASHED)
     return index
 
 
-def _contents(index: Any) -> tuple[Numbers, U8]:
-    """(keys, looks) of everything in it, copied."""
-    if isinstance(index, faiss.IndexIDMap2):
-        stored: Any = faiss.downcast_index(index.index)
-        return faiss.vector_to_array(index.id_map), faiss.vector_to_array(stored.codes).reshape(-1, DIMENSIONS)
-    lists = index.invlists
-    filled = [(i, size) for i in range(lists.nlist) if (size := lists.list_size(i))]
-    return (
-        np.concatenate([faiss.rev_swig_ptr(lists.get_ids(i), size) for i, size in filled]),
-        np.concatenate([faiss.rev_swig_ptr(lists.get_codes(i), size * DIMENSIONS) for i, size in filled]).reshape(-1, DIMENSIONS),
-    )
+def _keys(numbers: Keys, groups: Keys) -> Keys:
+    if len(numbers) and (min(numbers.min(), groups.min()) < 0 or numbers.max() >= _NUMBERS or groups.max() >= _GROUPS):
+        raise ValueError(f"numbers are below 2^{_NUMBER_BITS} and groups below {_GROUPS}; not {numbers}, {groups}")
+    return np.asarray(groups, np.int64) << _NUMBER_BITS | numbers
+
+
+def _ranked(keys: Keys, squares: F32, flips: npt.NDArray[np.bool_]) -> list[Alike]:
+    """Each picture once, by the nearer of its two distances; FAISS fills up with the key -1."""
+    best: dict[int, Alike] = {}
+    for at in np.lexsort((flips, squares)):
+        key = int(keys[at])
+        if key >= 0 and key not in best:
+            best[key] = Alike(key % _NUMBERS, key >> _NUMBER_BITS, max(float(squares[at]), 0.0) ** 0.5, bool(flips[at]))
+    return list(best.values())
+
+
+def _limited(found: Sequence[Alike], limit: int) -> list[Alike]:
+    counts: dict[int, int] = {}
+    kept = []
+    for alike in found:
+        counts[alike.group] = counts.get(alike.group, 0) + 1
+        if counts[alike.group] <= limit:
+            kept.append(alike)
+    return kept

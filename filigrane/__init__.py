@@ -11,10 +11,7 @@ index.search(found)
 from __future__ import annotations
 
 import os
-import secrets
-import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 if TYPE_CHECKING:
@@ -33,7 +30,6 @@ _LAZY: Final = {
     "Detection": "matcher.watermark.detect",
     "Registration": "matcher.watermark.keys",
 }
-_MAGIC: Final = b"FGI1"
 
 Transform = Literal["scale", "affine", "perspective"]
 
@@ -103,35 +99,19 @@ class Index:
         ]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the index to a file, whole or not at all."""
-        import msgspec
-
-        target = Path(path)
-        body = msgspec.msgpack.encode([(id_, print_.to_bytes()) for id_, print_ in self._copies.items()])
-        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        try:
-            with draft.open("wb") as file:
-                file.write(_MAGIC + zlib.crc32(body).to_bytes(4, "big") + body)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+        """Writes the index to a file, whole or not at all. Raises OSError."""
+        self._copies.save(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Index:
-        """The index in a file that `save` wrote. Raises OSError, IndexInvalid."""
-        import msgspec
+        """The index in a file that `save` wrote, which is mapped into memory: it must not be changed while the index lives. Raises OSError,
+        IndexInvalid."""
+        from matcher.copies.index import CopyIndex
+        from matcher.copies.snapshot import SnapshotInvalid
 
-        from matcher.copies.features import Fingerprint, FingerprintInvalid
-
-        data = Path(path).read_bytes()
-        if data[:4] != _MAGIC or zlib.crc32(data[8:]).to_bytes(4, "big") != data[4:8]:
-            raise IndexInvalid("not an index, one of a newer version, or damaged")
         index = cls()
         try:
-            for id_, stored in msgspec.msgpack.decode(data[8:], type=list[tuple[str | int, bytes]]):
-                index._copies.add(id_, Fingerprint.from_bytes(stored))
-        except (msgspec.MsgspecError, FingerprintInvalid) as error:
-            raise IndexInvalid(f"the index cannot be read: {error}") from error
+            index._copies = CopyIndex.load(path)
+        except SnapshotInvalid as error:
+            raise IndexInvalid(str(error)) from error
         return index

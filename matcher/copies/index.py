@@ -1,46 +1,47 @@
-"""Which registered pictures may be in a query: a FAISS index of all their descriptors, and a vote.
+"""Which registered pictures may be in a query, and which are.
 
-Each query feature votes for the pictures of its nearest registered features; votes count together only where they agree on how much
-larger and how far turned the query is (weak geometric consistency, Jégou et al. 2008). The index is a cache, rebuilt from fingerprints.
+A few segments (`matcher.copies.segment`), new ones small, merged when they are alike in size (a log-structured merge: O'Neil et al. 1996);
+removed pictures are marked at once and left out by the next merge. Searches see one tuple of segments and wait for nobody. The index is a
+cache, rebuilt from fingerprints or a snapshot.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Hashable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from pathlib import Path
+from typing import Final, Generic
 
-import faiss
 import numpy as np
-import numpy.typing as npt
 
-from matcher.copies.features import Fingerprint, mirrored
+from matcher.copies import snapshot
+from matcher.copies.features import Fingerprint
 from matcher.copies.geometry import Model
+from matcher.copies.parts import I64, Id, Part, due, empty, joined
+from matcher.copies.prints import Prints
+from matcher.copies.segment import DEAD, EVERY, Query, Segment
+from matcher.copies.snapshot import Snapshot
 from matcher.copies.verdict import Verdict, judge
-from matcher.pixels import F32, F64, U8
-
-Id = TypeVar("Id", bound=Hashable)
-Scalar = TypeVar("Scalar", bound=np.generic)
+from matcher.copies.votes import Votes
 
 CANDIDATES: Final = 12
-_NEIGHBOURS: Final = 10
-_PROBES: Final = 8
-_DIM: Final = 128
-_FLAT_LIMIT: Final = 16_384
-_GROWTH: Final = 8
-_MIN_VOTES: Final = 3.0
-_TURNS: Final = 12
-_ZOOMS: Final = 12
+LEAST: Final = 8.0
+"""Votes of a candidate: a picture of another one has as many by chance once in e^8 queries, were features independent."""
+_AT_ONCE: Final = 512
+"""Pictures that are merged while somebody waits; above it a thread does it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate(Generic[Id]):
-    """A registered picture that the index proposes; `votes` is only good for ordering."""
+    """A registered picture that the index proposes; `votes`: minus ln of how many would have as many by chance."""
 
     id: Id
     votes: float
     mirrored: bool
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,162 +51,188 @@ class Found(Generic[Id]):
 
 
 class CopyIndex(Generic[Id]):
-    """Registered pictures by id. Thread-safe; what was added or removed counts at once.
+    """Registered pictures by id, each in a group. Thread-safe; what was added or removed counts at once."""
 
-    Up to some pictures every descriptor is compared (exact); above that an inverted file looks at the nearest lists only, which are learnt
-    again each time the index has grown `_GROWTH` times.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder`: where whole fingerprints are kept while it lives; the system's temporary one by default."""
         self._lock = threading.RLock()
-        self._prints: dict[Id, Fingerprint] = {}
-        self._slots: dict[Id, int] = {}
-        self._ids: list[Id | None] = []
-        self._owner: npt.NDArray[np.int32] = np.zeros(0, np.int32)
-        self._shape: F32 = np.zeros((0, 2), np.float32)
-        self._used = 0
-        self._live = 0
-        self._limit = _FLAT_LIMIT
-        self._faiss = _flat()
+        self._parts: tuple[Part[Id], ...] = ()
+        self._stamps: dict[Id, int] = {}
+        self._sizes: Counter[int] = Counter()
+        self._prints = Prints(folder)
+        self._busy: tuple[Part[Id], ...] = ()
+        self._merger: threading.Thread | None = None
 
     def __len__(self) -> int:
-        return len(self._prints)
+        return len(self._stamps)
 
     def __contains__(self, id_: object) -> bool:
-        return id_ in self._prints
+        return id_ in self._stamps
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory; ids themselves left out."""
+        return sum(part.nbytes for part in self._parts) + self._prints.nbytes + 100 * len(self)
 
     def fingerprint(self, id_: Id) -> Fingerprint:
         """Raises KeyError."""
-        return self._prints[id_]
+        return Fingerprint.from_bytes(self._prints.read(self._stamps[id_]))
 
-    def items(self) -> list[tuple[Id, Fingerprint]]:
-        with self._lock:
-            return list(self._prints.items())
+    def items(self) -> Iterator[tuple[Id, Fingerprint]]:
+        """Those that are there now, while they are."""
+        for id_ in list(self._stamps):
+            try:
+                yield id_, self.fingerprint(id_)
+            except KeyError:
+                continue
 
-    def add(self, id_: Id, print_: Fingerprint) -> None:
-        """Registers a picture; one with the same id is replaced."""
+    def add(self, id_: Id, print_: Fingerprint, group: int = 0) -> None:
+        """Registers a picture in a group (0 to 2^32 - 2); one with the same id is replaced."""
+        if not 0 <= group < DEAD:
+            raise ValueError(f"a group is a number from 0 to {DEAD - 1}, not {group}")
+        segment, data = Segment.build([print_]), print_.to_bytes()
         with self._lock:
-            self.remove(id_)
-            self._prints[id_] = print_
-            self._insert(id_, print_)
-            if self._live > self._limit or self._used > 2 * self._live + _FLAT_LIMIT:
-                self._rebuild()
+            before = self._stamps.get(id_)
+            stamp = self._stamps[id_] = self._prints.append(data)
+            self._sizes[group] += 1
+            self._parts += (Part(segment, [id_], np.array([stamp]), np.array([group], np.uint32)),)
+            if before is not None:
+                self._bury(before)
+            self._tidy()
 
     def remove(self, id_: Id) -> bool:
         """Whether there was one."""
         with self._lock:
-            if self._prints.pop(id_, None) is None:
-                return False
-            slot = self._slots.pop(id_)
-            self._ids[slot] = None
-            rows = np.flatnonzero(self._owner[: self._used] == slot)
-            if len(rows):
-                self._faiss.remove_ids(faiss.IDSelectorRange(int(rows[0]), int(rows[-1]) + 1))
-            self._live -= len(rows)
-            return True
+            stamp = self._stamps.pop(id_, None)
+            if stamp is not None:
+                self._bury(stamp)
+                self._tidy()
+            return stamp is not None
 
-    def candidates(self, query: Fingerprint, limit: int = CANDIDATES) -> list[Candidate[Id]]:
-        """At most `limit` different pictures, the most promising first; the query's mirror is looked up with it."""
-        with self._lock:
-            if not self._live or not len(query.points):
-                return []
-            both = (query, mirrored(query))
-            found = [Candidate(id_, votes, bool(flip)) for flip, seen in enumerate(both) for id_, votes in self._vote(seen)]
-        best: dict[Id, Candidate[Id]] = {}
-        for candidate in sorted(found, key=lambda c: -c.votes):
-            best.setdefault(candidate.id, candidate)
-        return list(best.values())[:limit]
+    def candidates(self, query: Fingerprint, group: int | None = None, limit: int = CANDIDATES) -> list[Candidate[Id]]:
+        """Different pictures, at most `limit` of each group, the most promising first; of all groups, or of one. The mirror of the query is
+        looked up with it."""
+        return self._candidates(Query.of(query), group, limit)
 
-    def search(self, query: Fingerprint, model: Model = "scale", *, limit: int = CANDIDATES) -> list[Found[Id]]:
+    def search(self, query: Fingerprint, model: Model = "scale", *, group: int | None = None, limit: int = CANDIDATES) -> list[Found[Id]]:
         """Candidates that geometry confirms, copies first, then by score."""
-        total = max(1, len(self))
+        total = max(1, len(self) if group is None else self._sizes[group])
         found = []
-        for candidate in self.candidates(query, limit):
-            print_ = self._prints.get(candidate.id)
-            verdict = judge(print_, query, model, total) if print_ else None
+        for candidate in self.candidates(query, group, limit):
+            try:
+                print_ = self.fingerprint(candidate.id)
+            except KeyError:  # removed since
+                continue
+            verdict = judge(print_, query, model, total)
             if verdict is not None:
                 found.append(Found(candidate.id, verdict))
         return sorted(found, key=lambda f: (f.verdict.name != "copy", -f.verdict.score))
 
-    def _vote(self, query: Fingerprint) -> Iterator[tuple[Id, float]]:
-        distances, rows = self._faiss.search(query.descriptors.astype(np.float32), min(_NEIGHBOURS, self._live))
-        features, ranks = np.nonzero(rows >= 0)
-        rows, distances = rows[features, ranks], _weights(distances)[features, ranks]
-        slots = self._owner[rows]
-        # one feature votes once for a picture, by its best correspondence there
-        _, first = np.unique(features * np.int64(len(self._ids)) + slots, return_index=True)
-        rows, distances, slots, features = rows[first], distances[first], slots[first], features[first]
-        votes = _consistent(slots, distances, query.points[features], self._shape[rows], len(self._ids))
-        for slot in np.argsort(-votes, kind="stable")[: 2 * CANDIDATES]:
-            id_ = self._ids[slot]
-            if id_ is not None and votes[slot] >= _MIN_VOTES * 0.1:
-                yield id_, float(votes[slot])
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes everything to a file, whole or not at all. Ids are what msgpack has: numbers, strings, bytes, tuples of them. Raises
+        OSError."""
+        with self._lock:
+            taken = Snapshot([Part(p.segment, p.ids, p.stamps, p.groups.copy()) for p in self._parts], self._prints)
+        snapshot.write(taken, Path(path))
 
-    def _insert(self, id_: Id, print_: Fingerprint) -> None:
-        slot, count = len(self._ids), len(print_.points)
-        self._ids.append(id_)
-        self._slots[id_] = slot
-        end = self._used + count
-        self._owner = _room(self._owner, end)
-        self._shape = _room(self._shape, end)
-        self._owner[self._used : end] = slot
-        self._shape[self._used : end] = print_.points[:, 2:]
-        if count:
-            self._faiss.add_with_ids(print_.descriptors.astype(np.float32), np.arange(self._used, end, dtype=np.int64))
-        self._used, self._live = end, self._live + count
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, folder: Path | None = None, verify: bool = True) -> CopyIndex[Id]:
+        """What `save` wrote; the file is mapped into memory and must not be changed. Without `verify` what lies between its tables is not
+        looked at. Raises OSError, SnapshotInvalid."""
+        taken: Snapshot[Id] = snapshot.read(Path(path), folder, verify=verify)
+        index = cls(folder)
+        index._prints, index._parts = taken.prints, tuple(taken.parts)
+        for part in taken.parts:
+            alive = part.groups != DEAD
+            stamps = part.stamps.tolist()
+            index._stamps.update((part.ids[place], stamps[place]) for place in np.flatnonzero(alive).tolist())
+            index._sizes.update(part.groups[alive].tolist())
+        return index
 
-    def _rebuild(self) -> None:
-        """Learns the lists anew for what is registered now, and leaves no gap of removed pictures."""
-        prints = list(self._prints.items())
-        self._faiss = _flat() if self._live <= _FLAT_LIMIT else _inverted([p.descriptors for _, p in prints])
-        self._limit = max(_FLAT_LIMIT, _GROWTH * self._live if self._live > _FLAT_LIMIT else _FLAT_LIMIT)
-        self._slots, self._ids, self._used, self._live = {}, [], 0, 0
-        for id_, print_ in prints:
-            self._insert(id_, print_)
+    def settle(self) -> None:
+        """Waits until merges that are under way have ended."""
+        while (merger := self._merger) is not None:
+            merger.join()
+
+    def _candidates(self, query: Query, group: int | None, limit: int) -> list[Candidate[Id]]:
+        among = len(self) if group is None else self._sizes[group]
+        found: dict[Id, Candidate[Id]] = {}
+        for part in self._parts if among else ():
+            votes = part.segment.vote(query, groups=part.groups, group=EVERY if group is None else group, among=among, least=LEAST)
+            for candidate in _named(part, votes):
+                if candidate.id not in found or found[candidate.id].votes < candidate.votes:
+                    found[candidate.id] = candidate
+        left: Counter[int] = Counter()
+        chosen = []
+        for candidate in sorted(found.values(), key=lambda c: -c.votes):
+            left[candidate.group] += 1
+            if left[candidate.group] <= limit:
+                chosen.append(candidate)
+        return chosen
+
+    def _bury(self, stamp: int) -> None:
+        self._prints.remove(stamp)
+        for part in self._parts:
+            place = part.place(stamp)
+            if place is not None:
+                self._sizes[int(part.groups[place])] -= 1
+                part.groups[place] = DEAD
+
+    def _tidy(self) -> None:
+        """Merges what is due: a little at once, more on a thread."""
+        while (taken := self._due(_AT_ONCE)) is not None:
+            self._put(taken, *joined(*taken))
+        if self._merger is None and (self._due() is not None or self._prints.wasteful):
+            self._merger = threading.Thread(target=self._merge, name="copies-merge", daemon=True)
+            self._merger.start()
+
+    def _due(self, most: int = DEAD) -> tuple[Part[Id], Part[Id]] | None:
+        """Neighbours to be merged, of at most so many pictures, none of which is being merged."""
+        free = self._parts
+        if self._busy:
+            free = free[free.index(self._busy[-1]) + 1 :]
+        at = due(free)
+        if at is None:
+            return None
+        older, newer = free[at], free[at + 1] if at + 1 < len(free) else empty(free[at])
+        return (older, newer) if len(older.ids) + len(newer.ids) <= most else None
+
+    def _put(self, taken: tuple[Part[Id], Part[Id]], merged: Part[Id], kept: I64) -> None:
+        """Puts the merged part into its place; what was removed meanwhile is removed there too."""
+        merged.groups[:] = np.concatenate([part.groups for part in taken])[kept]
+        at = self._parts.index(taken[0])
+        end = at + sum(part in taken for part in self._parts)
+        self._parts = (*self._parts[:at], merged, *self._parts[end:])
+
+    def _merge(self) -> None:
+        """On a thread of its own, until nothing is due."""
+        try:
+            while self._merge_one():
+                pass
+        except BaseException:
+            with self._lock:
+                self._busy, self._merger = (), None
+            raise
+
+    def _merge_one(self) -> bool:
+        with self._lock:
+            taken, wasteful = self._due(), self._prints.wasteful
+            if taken is None and not wasteful:
+                self._merger = None
+                return False
+            self._busy = taken or ()
+        if wasteful:
+            self._prints.rewrite()
+        if taken is not None:
+            merged, kept = joined(*taken)
+            with self._lock:
+                self._busy = ()
+                self._put(taken, merged, kept)
+        return True
 
 
-def _room(array: npt.NDArray[Scalar], size: int) -> npt.NDArray[Scalar]:
-    if size <= len(array):
-        return array
-    return np.concatenate([array, np.zeros((max(size, 2 * len(array)) - len(array), *array.shape[1:]), array.dtype)])
-
-
-def _weights(distances: F32) -> F32:
-    """How much nearer each neighbour is than the last one of its row, 0..1: a feature that is near to everything says nothing."""
-    last = np.where(np.isfinite(distances) & (distances < 1e30), distances, 0).max(axis=1, keepdims=True)
-    return np.asarray((1 - distances / np.maximum(last, 1.0)).clip(0.02, 1.0), np.float32)
-
-
-def _consistent(slots: npt.NDArray[np.int32], weights: F32, query: F32, registered: F32, count: int) -> F64:
-    """Votes per slot: the strongest bin of (turn, zoom), bins overlapping by half."""
-    turn = ((query[:, 3] - registered[:, 1]) % 360.0) * (_TURNS / 360.0)
-    zoom = (np.log2(np.maximum(query[:, 2], 0.1) / np.maximum(registered[:, 0], 0.1)) + 3).clip(0, 5.99) * (_ZOOMS / 6)
-    best = np.zeros(count)
-    for dt in (0.0, 0.5):
-        for dz in (0.0, 0.5):
-            bins = (np.floor(turn + dt).astype(int) % _TURNS) * (_ZOOMS + 1) + np.floor(zoom + dz).astype(int)
-            key = slots.astype(np.int64) * (_TURNS * (_ZOOMS + 1)) + bins
-            named, where = np.unique(key, return_inverse=True)
-            sums = np.bincount(where, weights)
-            np.maximum.at(best, named // (_TURNS * (_ZOOMS + 1)), sums)
-    return best
-
-
-def _flat() -> faiss.Index:
-    return faiss.IndexIDMap2(faiss.IndexScalarQuantizer(_DIM, faiss.ScalarQuantizer.QT_8bit_direct, faiss.METRIC_L2))
-
-
-def _inverted(descriptors: list[U8]) -> faiss.Index:
-    """An empty inverted file whose lists suit these descriptors and several times as many."""
-    total = sum(len(d) for d in descriptors)
-    lists = int(2 ** np.round(np.log2(4 * np.sqrt(total))))
-    sample = np.concatenate(descriptors)
-    if len(sample) > 40 * lists:
-        sample = sample[np.random.default_rng(0).choice(len(sample), 40 * lists, replace=False)]
-    index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatL2(_DIM), _DIM, lists, faiss.ScalarQuantizer.QT_8bit_direct, faiss.METRIC_L2, False
-    )
-    index.cp.niter, index.cp.min_points_per_centroid = 8, 5
-    index.train(sample.astype(np.float32))
-    index.nprobe = _PROBES
-    return index
+def _named(part: Part[Id], votes: Votes) -> Iterator[Candidate[Id]]:
+    for picture, score, flipped in zip(votes.pictures.tolist(), votes.votes.tolist(), votes.flipped.tolist(), strict=True):
+        group = int(part.groups[picture])
+        if group != DEAD:
+            yield Candidate(part.ids[picture], score, flipped, group)

@@ -36,7 +36,7 @@ _FILL: Final = 4
 """A cell holds 2^4 entries in the mean, or up to twice as many."""
 _MAX_BITS: Final = 26
 _RANKS: Final = 8
-_HITS: Final = 6.0
+_HITS: Final = 20.0
 """The distance up to which entries are hits is such that a feature has so many by chance."""
 _MAX_DISTANCE: Final = 18
 

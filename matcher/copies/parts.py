@@ -1,0 +1,73 @@
+"""A segment whose pictures have names, groups and may be removed: what an index is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from matcher.copies.codes import U32
+from matcher.copies.segment import DEAD, Segment, merge
+
+Id = TypeVar("Id", bound=Hashable)
+I64 = npt.NDArray[np.int64]
+RATIO: Final = 16
+"""A part is at least so many times as large as the newer one beside it, or both are merged."""
+_DEAD_SHARE: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part(Generic[Id]):
+    """`ids`, `stamps` (int64, ascending) and `groups` (uint32) of the segment's pictures. Of all this only groups change, to `DEAD`."""
+
+    segment: Segment
+    ids: Sequence[Id]
+    stamps: I64
+    groups: U32
+
+    @property
+    def alive(self) -> int:
+        return int((self.groups != DEAD).sum())
+
+    @property
+    def wasteful(self) -> bool:
+        """Whether it is worth writing anew without its removed pictures."""
+        return len(self.ids) - self.alive > max(16, _DEAD_SHARE * len(self.ids))
+
+    @property
+    def nbytes(self) -> int:
+        return self.segment.nbytes + self.stamps.nbytes + self.groups.nbytes + 8 * len(self.ids)
+
+    def place(self, stamp: int) -> int | None:
+        """The picture's number, where it is here."""
+        found = int(np.searchsorted(self.stamps, stamp))
+        return found if found < len(self.stamps) and self.stamps[found] == stamp else None
+
+
+def joined(older: Part[Id], newer: Part[Id]) -> tuple[Part[Id], I64]:
+    """Both in one, without what is removed by now; and the places of its pictures among those of both."""
+    groups = np.concatenate([older.groups, newer.groups])
+    kept = np.flatnonzero(groups != DEAD)
+    numbers = np.full(len(groups), DEAD, np.uint32)
+    numbers[kept] = np.arange(len(kept), dtype=np.uint32)
+    cut = len(older.ids)
+    segment = merge(older.segment, newer.segment, (numbers[:cut].copy(), numbers[cut:].copy()))
+    ids = [*older.ids, *newer.ids]
+    stamps = np.concatenate([older.stamps, newer.stamps])
+    return Part(segment, [ids[place] for place in kept.tolist()], stamps[kept], groups[kept]), kept
+
+
+def empty(like: Part[Id]) -> Part[Id]:
+    """No picture: joined with this a part is written anew."""
+    return Part(Segment.build([]), like.ids[:0], like.stamps[:0], like.groups[:0])
+
+
+def due(parts: Sequence[Part[Id]]) -> int | None:
+    """The place of the first part that is to be merged with the one after it, or to be written anew; None where all is well."""
+    for place, part in enumerate(parts):
+        if part.wasteful or (place + 1 < len(parts) and len(part.ids) <= RATIO * len(parts[place + 1].ids)):
+            return place
+    return None

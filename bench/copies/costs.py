@@ -27,6 +27,7 @@ from matcher.copies.features import POINTS, SIDE, Fingerprint, fingerprint_gray
 from matcher.copies.index import CopyIndex
 from matcher.copies.sift import extract
 from matcher.copies.verdict import judge
+from matcher.decode import decode_gray, read_print
 from matcher.pixels import U8, resized
 
 PIXELS: Final = 670_000
@@ -68,7 +69,7 @@ def _stages(
     every = [*known, *unknown]
 
     def whole(sample: Sample) -> object:
-        return index.search(fingerprint_gray(_gray(sample.data)), "affine")
+        return index.search(read_print(sample.data), "affine")
 
     return [
         ("decode gray, small", lambda s: _gray(s.data), every),
@@ -119,9 +120,7 @@ def _rgb(data: bytes) -> U8:
 
 
 def _gray(data: bytes) -> U8:
-    with Image.open(io.BytesIO(data)) as image:
-        image.draft("L", (SIDE, SIDE))
-        return np.asarray(image.convert("L"))
+    return decode_gray(data, SIDE)[0]
 
 
 def _small(gray: U8) -> U8:

@@ -15,7 +15,7 @@ import filigrane
 from bench.copies.run import Run
 from core.errors import InvalidImage, UnsupportedMedia
 from filigrane.demo.pictures import mountains
-from matcher.decode import decode
+from matcher.decode import decode, read_print
 from matcher.pixels import U8
 
 _CLEAR: Final = (InvalidImage, UnsupportedMedia, filigrane.IndexInvalid, ValueError, KeyError)
@@ -91,7 +91,10 @@ def _cases() -> list[Case]:
 
 
 def _searched(index: filigrane.Index, data: bytes) -> str:
-    return _asked(index, decode(data)[0])
+    """Decoded whole, and small and gray as the matcher does: both have to say the same."""
+    said = _asked(index, decode(data)[0])
+    small = index._copies.search(read_print(data))
+    return said if bool(small) == said.startswith("copy found") else f"{said}, but not when it is decoded small"
 
 
 def _asked(index: filigrane.Index, rgb: U8) -> str:

@@ -91,7 +91,7 @@ class Index:
             raise ValueError(f"transform is one of {', '.join(get_args(Transform))}, not {transform!r}")
         query = fingerprint(rgb)
         if similar:
-            return [Hit(c.id, 0.0, None, None, c.mirrored, None) for c in self._copies.candidates(query)]
+            return [Hit(c.id, 0.0, None, None, c.mirrored, None) for c in self._copies.similar(query)]
         model: Model = transform
         return [
             Hit(f.id, f.verdict.score, f.verdict.name, f.verdict.transform, f.verdict.mirrored, f.verdict.overlap)

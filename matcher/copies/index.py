@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic
@@ -20,23 +20,27 @@ import numpy as np
 from matcher.copies import snapshot
 from matcher.copies.features import Fingerprint
 from matcher.copies.geometry import Model
+from matcher.copies.look_index import GROUPS, NEAR, LookIndex, LooksInvalid
 from matcher.copies.parts import I64, Id, Part, due, empty, joined
 from matcher.copies.prints import Prints
 from matcher.copies.segment import DEAD, EVERY, Query, Segment
-from matcher.copies.snapshot import Snapshot
+from matcher.copies.snapshot import Snapshot, SnapshotInvalid
 from matcher.copies.verdict import Verdict, judge
 from matcher.copies.votes import Votes
 
 CANDIDATES: Final = 12
 LEAST: Final = 8.0
 """Votes of a candidate: a picture of another one has as many by chance once in e^8 queries, were features independent."""
+_NAMED: Final = 100
+"""Bytes of an id's row in a dict, and of its stamp."""
 _AT_ONCE: Final = 512
 """Pictures that are merged while somebody waits; above it a thread does it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate(Generic[Id]):
-    """A registered picture that the index proposes; `votes`: minus ln of how many would have as many by chance."""
+    """A registered picture that the index proposes; `votes`: minus ln of how many would have as many by chance; 0 of one that
+    only looks alike as a whole."""
 
     id: Id
     votes: float
@@ -60,6 +64,7 @@ class CopyIndex(Generic[Id]):
         self._stamps: dict[Id, int] = {}
         self._sizes: Counter[int] = Counter()
         self._prints = Prints(folder)
+        self._looks = LookIndex()
         self._busy: tuple[Part[Id], ...] = ()
         self._merger: threading.Thread | None = None
 
@@ -72,7 +77,7 @@ class CopyIndex(Generic[Id]):
     @property
     def nbytes(self) -> int:
         """Bytes in memory; ids themselves left out."""
-        return sum(part.nbytes for part in self._parts) + self._prints.nbytes + 100 * len(self)
+        return sum(part.nbytes for part in self._parts) + self._prints.nbytes + self._looks.nbytes + _NAMED * len(self)
 
     def fingerprint(self, id_: Id) -> Fingerprint:
         """Raises KeyError."""
@@ -87,15 +92,17 @@ class CopyIndex(Generic[Id]):
                 continue
 
     def add(self, id_: Id, print_: Fingerprint, group: int = 0) -> None:
-        """Registers a picture in a group (0 to 2^32 - 2); one with the same id is replaced."""
-        if not 0 <= group < DEAD:
-            raise ValueError(f"a group is a number from 0 to {DEAD - 1}, not {group}")
+        """Registers a picture in a group (0 to 2^23 - 1); one with the same id is replaced."""
+        if not 0 <= group < GROUPS:
+            raise ValueError(f"a group is a number from 0 to {GROUPS - 1}, not {group}")
         segment, data = Segment.build([print_]), print_.to_bytes()
         with self._lock:
             before = self._stamps.get(id_)
             stamp = self._stamps[id_] = self._prints.append(data)
             self._sizes[group] += 1
             self._parts += (Part(segment, [id_], np.array([stamp]), np.array([group], np.uint32)),)
+            if len(print_.look):
+                self._looks.add(stamp, print_.look, group)
             if before is not None:
                 self._bury(before)
             self._tidy()
@@ -111,8 +118,14 @@ class CopyIndex(Generic[Id]):
 
     def candidates(self, query: Fingerprint, group: int | None = None, limit: int = CANDIDATES) -> list[Candidate[Id]]:
         """Different pictures, at most `limit` of each group, the most promising first; of all groups, or of one. The mirror of the query is
-        looked up with it."""
-        return self._candidates(Query.of(query), group, limit)
+        looked up with it. Where the query has too little texture for a vote, those that look like it follow."""
+        found = self._voted(Query.of(query), group)
+        return _limited(found if query.textured else [*found, *self._alike(query, group, limit, NEAR)], limit)
+
+    def similar(self, query: Fingerprint, group: int | None = None, limit: int = CANDIDATES, within: float = NEAR) -> list[Candidate[Id]]:
+        """Like `candidates`, and then those that look like the query or its mirror as a whole, the most alike first: within a distance of
+        their looks (0 to 724)."""
+        return _limited([*self._voted(Query.of(query), group), *self._alike(query, group, limit, within)], limit)
 
     def search(self, query: Fingerprint, model: Model = "scale", *, group: int | None = None, limit: int = CANDIDATES) -> list[Found[Id]]:
         """Candidates that geometry confirms, copies first, then by score."""
@@ -132,7 +145,7 @@ class CopyIndex(Generic[Id]):
         """Writes everything to a file, whole or not at all. Ids are what msgpack has: numbers, strings, bytes, tuples of them. Raises
         OSError."""
         with self._lock:
-            taken = Snapshot([Part(p.segment, p.ids, p.stamps, p.groups.copy()) for p in self._parts], self._prints)
+            taken = Snapshot([Part(p.segment, p.ids, p.stamps, p.groups.copy()) for p in self._parts], self._prints, self._looks.to_bytes())
         snapshot.write(taken, Path(path))
 
     @classmethod
@@ -142,6 +155,10 @@ class CopyIndex(Generic[Id]):
         taken: Snapshot[Id] = snapshot.read(Path(path), folder, verify=verify)
         index = cls(folder)
         index._prints, index._parts = taken.prints, tuple(taken.parts)
+        try:
+            index._looks = LookIndex.from_bytes(taken.looks)
+        except LooksInvalid as error:
+            raise SnapshotInvalid(str(error)) from error
         for part in taken.parts:
             alive = part.groups != DEAD
             stamps = part.stamps.tolist()
@@ -154,29 +171,33 @@ class CopyIndex(Generic[Id]):
         while (merger := self._merger) is not None:
             merger.join()
 
-    def _candidates(self, query: Query, group: int | None, limit: int) -> list[Candidate[Id]]:
+    def _voted(self, query: Query, group: int | None) -> list[Candidate[Id]]:
+        """By votes."""
         among = len(self) if group is None else self._sizes[group]
-        found: dict[Id, Candidate[Id]] = {}
+        found: list[Candidate[Id]] = []
         for part in self._parts if among else ():
-            votes = part.segment.vote(query, groups=part.groups, group=EVERY if group is None else group, among=among, least=LEAST)
-            for candidate in _named(part, votes):
-                if candidate.id not in found or found[candidate.id].votes < candidate.votes:
-                    found[candidate.id] = candidate
-        left: Counter[int] = Counter()
-        chosen = []
-        for candidate in sorted(found.values(), key=lambda c: -c.votes):
-            left[candidate.group] += 1
-            if left[candidate.group] <= limit:
-                chosen.append(candidate)
-        return chosen
+            wanted = EVERY if group is None else group
+            found += _named(part, part.segment.vote(query, groups=part.groups, group=wanted, among=among, least=LEAST))
+        return sorted(found, key=lambda c: -c.votes)
+
+    def _alike(self, query: Fingerprint, group: int | None, limit: int, within: float) -> Iterator[Candidate[Id]]:
+        """By their looks."""
+        parts = self._parts
+        for alike in self._looks.nearest(query.look, limit, group, within):
+            for part in parts:
+                place = part.place(alike.number)
+                if place is not None and part.groups[place] != DEAD:
+                    yield Candidate(part.ids[place], 0.0, alike.mirrored, alike.group)
 
     def _bury(self, stamp: int) -> None:
         self._prints.remove(stamp)
         for part in self._parts:
             place = part.place(stamp)
             if place is not None:
-                self._sizes[int(part.groups[place])] -= 1
+                group = int(part.groups[place])
                 part.groups[place] = DEAD
+                self._sizes[group] -= 1
+                self._looks.remove(stamp, group)
 
     def _tidy(self) -> None:
         """Merges what is due: a little at once, more on a thread."""
@@ -229,6 +250,17 @@ class CopyIndex(Generic[Id]):
                 self._busy = ()
                 self._put(taken, merged, kept)
         return True
+
+
+def _limited(candidates: Sequence[Candidate[Id]], limit: int) -> list[Candidate[Id]]:
+    """The first `limit` of each group, each picture once."""
+    counts: Counter[int] = Counter()
+    kept: dict[Id, Candidate[Id]] = {}
+    for candidate in candidates:
+        if candidate.id not in kept and counts[candidate.group] < limit:
+            counts[candidate.group] += 1
+            kept[candidate.id] = candidate
+    return list(kept.values())
 
 
 def _named(part: Part[Id], votes: Votes) -> Iterator[Candidate[Id]]:

@@ -36,7 +36,7 @@ _HASHED: Final = 2
 _MAGIC: Final = b"FGL1"
 _NUMBER_BITS: Final = 40
 _NUMBERS: Final = 1 << _NUMBER_BITS
-_GROUPS: Final = 1 << (63 - _NUMBER_BITS)
+GROUPS: Final = 1 << (63 - _NUMBER_BITS)
 
 Keys = npt.NDArray[np.int64]
 
@@ -154,8 +154,8 @@ def _empty() -> faiss.IndexIVFScalarQuantizer:
 
 
 def _keys(numbers: Keys, groups: Keys) -> Keys:
-    if len(numbers) and (min(numbers.min(), groups.min()) < 0 or numbers.max() >= _NUMBERS or groups.max() >= _GROUPS):
-        raise ValueError(f"numbers are below 2^{_NUMBER_BITS} and groups below {_GROUPS}; not {numbers}, {groups}")
+    if len(numbers) and (min(numbers.min(), groups.min()) < 0 or numbers.max() >= _NUMBERS or groups.max() >= GROUPS):
+        raise ValueError(f"numbers are below 2^{_NUMBER_BITS} and groups below {GROUPS}; not {numbers}, {groups}")
     return np.asarray(groups, np.int64) << _NUMBER_BITS | numbers
 
 

@@ -34,6 +34,7 @@ class SnapshotInvalid(ValueError):
 class Snapshot(Generic[Id]):
     parts: Sequence[Part[Id]]
     prints: Prints
+    looks: bytes
 
 
 class _PartTable(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -50,6 +51,7 @@ class _Table(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     starts: bytes
     lengths: bytes
     crc: int
+    looks: tuple[int, int]
 
 
 def write(snapshot: Snapshot[Id], path: Path) -> None:
@@ -85,7 +87,9 @@ def _write_body(snapshot: Snapshot[Id], file: IO[bytes]) -> bytes:
     columns = np.array(rows, np.int64).reshape(-1, 3).T
     parts = [_write_part(part, columns[0], file) for part in snapshot.parts]
     stamps, starts, lengths = (column.astype("<i8").tobytes() for column in columns)
-    return msgspec.msgpack.encode(_Table(parts, stamps, starts, lengths, crc))
+    looks = file.tell(), len(snapshot.looks)
+    file.write(snapshot.looks)
+    return msgspec.msgpack.encode(_Table(parts, stamps, starts, lengths, crc, looks))
 
 
 def _write_part(part: Part[Id], alive: I64, file: IO[bytes]) -> _PartTable:
@@ -117,7 +121,8 @@ def _read(file: Opened, folder: Path | None, *, verify: bool) -> Snapshot[Any]:
     stamps, starts, lengths = (np.frombuffer(column, "<i8") for column in (table.stamps, table.starts, table.lengths))
     if verify and _checksum(data, starts.tolist(), lengths.tolist()) != table.crc:
         raise SnapshotInvalid("the fingerprints' checksum does not fit")
-    return Snapshot(parts, Prints.stored(file, stamps.tolist(), starts.tolist(), lengths.tolist(), folder))
+    prints = Prints.stored(file, stamps.tolist(), starts.tolist(), lengths.tolist(), folder)
+    return Snapshot(parts, prints, bytes(data[table.looks[0] : sum(table.looks)]))
 
 
 def _header(header: bytes, data: memoryview) -> tuple[int, int]:

@@ -107,6 +107,17 @@ def test_the_limit_counts_per_group(prints: dict[int, Fingerprint]) -> None:
     assert [f.id for f in index.search(prints[100], group=2)] == [99]
 
 
+def test_what_has_too_little_texture_is_proposed_by_its_look() -> None:
+    down, across = (np.repeat(gradient[..., None], 3, axis=2) for gradient in np.mgrid[40:200, 40:200].astype(np.uint8))
+    index = _index({1: fingerprint(down), 2: fingerprint(across)})
+    query = fingerprint(jpeg(down, 60))
+    assert not query.textured
+    assert [c.id for c in index.candidates(query)] == [1]
+    assert [c.id for c in index.similar(query, within=700)] == [1, 2]
+    index.remove(1)
+    assert index.candidates(query) == []
+
+
 def test_removed_pictures_leave_no_gaps(prints: dict[int, Fingerprint]) -> None:
     index = _index({seed: prints[seed] for seed in (100, 101, 102)})
     for _ in range(300):

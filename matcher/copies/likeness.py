@@ -16,45 +16,53 @@ import numpy as np
 
 from matcher.copies.features import THUMBNAIL_SIDE, Fingerprint, thumbnail_of
 from matcher.copies.geometry import Geometry
-from matcher.pixels import F32, F64, U8, scaling
+from matcher.copies.layers import Laid, Layers, Pull
+from matcher.pixels import F64, U8, scaling
 
-_BLOCK: Final = 12
 _FLAT: Final = 4.0
 _FLAT_GRAPHIC: Final = 10.0
 _AGREES: Final = 0.75
 _AGREES_GRAPHIC: Final = 0.5
 _MIN_BLOCKS: Final = 12
 _MIN_COVER: Final = 0.6
-_LEVELS: Final = 3
-_GRAPHIC: Final = 0.25
-_HOPELESS: Final = 0.4
+_GRAPHIC: Final = 0.2
+_HOPELESS: Final = 0.1
+_SLIPS: Final = 0.5
 _SAMPLES: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
     """How well the aligned pictures agree. `blocks`: how many textured ones were compared; `share`: of those that agree; `median`,
-    `upper`: the NCC's median and upper quartile; `cover`: how much of either picture was compared; `graphic`: drawn, not photographed."""
+    `upper`: the NCC's median and upper quartile; `slip`: by how many pixels blocks that agree lie beside their places (median; parallax
+    leaves some); `cover`: how much of either picture was compared; `graphic`: drawn, not photographed."""
 
     blocks: int
     share: float
     median: float
     upper: float
+    slip: float
     cover: float
     graphic: bool
 
     @property
     def is_copy(self) -> bool:
-        """Photographs may have something laid over them. Screenshots are built from the same parts, so all of it has to agree."""
+        """Photographs may have something laid over them; what is to be seen of them has to be the same, in its place. Screenshots are
+        built from the same parts, so all of it has to agree."""
         if self.blocks < _MIN_BLOCKS or self.cover < _MIN_COVER:
             return False
         if self.graphic:
             return self.share >= 0.95 and self.median >= (0.85 if self.share >= 0.98 else 0.92)
-        return (self.share >= 0.75 and self.median >= 0.85) or (self.share >= 0.4 and self.upper >= 0.96)
+        if self.share < 0.6:
+            return self.share >= 0.35 and (self.upper >= 0.985 or (self.upper >= 0.93 and self.slip < 0.2))
+        if self.share < 0.8:
+            return self.upper >= 0.965 or (self.upper >= 0.93 and self.slip < 0.33)
+        return self.median >= 0.85
 
 
 def compare(registered: Fingerprint, query: Fingerprint, geometry: Geometry, *, flipped: bool = False) -> tuple[float, Likeness]:
-    """(overlap, likeness) of the thumbnails, one laid over the other by the geometry and, where that may help, aligned more finely.
+    """(overlap, likeness) of the thumbnails, one laid over the other by the geometry and, where that may help, aligned more finely and
+    brought to one sharpness.
 
     `flipped`: the geometry is that of the query's mirror. Raises FingerprintInvalid.
     """
@@ -68,10 +76,10 @@ def compare(registered: Fingerprint, query: Fingerprint, geometry: Geometry, *, 
         layers = _layers(transform, left, right, _blur(registered), _blur(query))
     else:
         layers = _layers(inverse, right, left, _blur(query), _blur(registered))
-    likeness = _likeness(*_laid(*layers), cover, graphic)
-    if not likeness.is_copy and likeness.median > _HOPELESS and cover >= _MIN_COVER:
-        likeness = _likeness(*_laid(_fine(*layers), *layers[1:]), cover, graphic)
-    return overlap, likeness
+    likeness = _likeness(layers.laid(), shown > overlap, cover, graphic)
+    if likeness.is_copy or (likeness.median < _HOPELESS and likeness.upper < _AGREES):
+        return overlap, likeness
+    return overlap, _likeness(layers.aligned().laid().same_sharpness(), shown > overlap, cover, graphic)
 
 
 @lru_cache(8)
@@ -81,13 +89,19 @@ def _thumbnail(query: Fingerprint, flipped: bool) -> U8:
     return np.ascontiguousarray(thumbnail[:, ::-1]) if flipped else thumbnail
 
 
-def _likeness(a: F32, b: F32, mask: U8, cover: float, graphic: bool) -> Likeness:
+def _likeness(laid: Laid, source_first: bool, cover: float, graphic: bool) -> Likeness:
+    """`source_first`: the source is the registered picture."""
+    blocks = laid.blocks()
     flat, agrees = (_FLAT_GRAPHIC, _AGREES_GRAPHIC) if graphic else (_FLAT, _AGREES)
-    ncc = _blocks(a, b, mask, flat)
+    # what was drawn onto an even part of a photograph hides nothing of it
+    known = blocks.source if source_first else blocks.frame
+    chosen = blocks.whole & ((np.maximum(blocks.source, blocks.frame) if graphic else known) > flat)
+    ncc, slips = blocks.ncc[chosen], Pull.of(laid).slips()[chosen & (blocks.ncc > _SLIPS)]
     if not len(ncc):
-        return Likeness(0, 0.0, 0.0, 0.0, cover, graphic)
+        return Likeness(0, 0.0, 0.0, 0.0, 0.0, cover, graphic)
     median, upper = np.quantile(ncc, [0.5, 0.75])
-    return Likeness(len(ncc), float((ncc > agrees).mean()), float(median), float(upper), cover, graphic)
+    slip = float(np.nanmedian(slips)) if np.isfinite(slips).any() else 0.0
+    return Likeness(len(ncc), float((ncc > agrees).mean()), float(median), float(upper), slip, cover, graphic)
 
 
 def _blur(print_: Fingerprint) -> float:
@@ -96,9 +110,8 @@ def _blur(print_: Fingerprint) -> float:
 
 
 def is_graphic(thumbnail: U8) -> bool:
-    """Whether a few neighbouring gray levels fill much of the picture: screenshots, drawings and text, rarely photographs."""
-    shares = np.bincount(thumbnail.ravel(), minlength=256) / thumbnail.size
-    return bool(np.convolve(shares, np.ones(_LEVELS)).max() > _GRAPHIC)
+    """Whether one gray level fills much of the picture: screenshots, drawings and text, rarely photographs."""
+    return bool(np.bincount(thumbnail.ravel(), minlength=256).max() > _GRAPHIC * thumbnail.size)
 
 
 def covered(transform: F64, source: U8, target: U8) -> float:
@@ -112,57 +125,13 @@ def covered(transform: F64, source: U8, target: U8) -> float:
     return float(inside.mean())
 
 
-def _layers(transform: F64, source: U8, frame: U8, source_blur: float, frame_blur: float) -> tuple[F64, U8, U8]:
-    """The transform, and both pictures at the coarser one's resolution: sharp text would not agree with its own smaller copy."""
+def _layers(transform: F64, source: U8, frame: U8, source_blur: float, frame_blur: float) -> Layers:
+    """Both pictures at the coarser one's resolution: sharp text would not agree with its own smaller copy."""
     grows = float(np.sqrt(abs(np.linalg.det(transform[:2, :2]))))
     coarse = max(1.0, source_blur * grows, frame_blur)
     source = _soften(source, float(np.sqrt(coarse**2 - (source_blur * grows) ** 2)) / max(grows, 1e-3))
-    return transform, source, _soften(frame, float(np.sqrt(coarse**2 - frame_blur**2)))
-
-
-def _laid(transform: F64, source: U8, frame: U8) -> tuple[F32, F32, U8]:
-    """`source` in the pixels of `frame`, to which `transform` maps it; the frame; and the mask of pixels that both have."""
-    size = frame.shape[::-1]
-    warped = cv2.warpPerspective(source.astype(np.float32), transform, size, flags=cv2.INTER_LINEAR)
-    mask = cv2.warpPerspective(np.full(source.shape, 255, np.uint8), transform, size, flags=cv2.INTER_NEAREST)
-    return np.asarray(warped, np.float32), frame.astype(np.float32), np.asarray(mask, np.uint8)
+    return Layers(transform, source, _soften(frame, float(np.sqrt(coarse**2 - frame_blur**2))))
 
 
 def _soften(image: U8, pixels: float) -> U8:
     return np.asarray(cv2.GaussianBlur(image, (0, 0), 0.5 * pixels), np.uint8) if pixels > 0.5 else image
-
-
-def _fine(transform: F64, source: U8, frame: U8) -> F64:
-    """The transform after a few steps of enhanced correlation (Evangelidis and Psarakis 2008); unchanged where they lead nowhere."""
-    warped, _, mask = _laid(transform, source, frame)
-    start = np.eye(2, 3, dtype=np.float32)
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 1e-4)
-    inner = np.asarray(cv2.erode(mask, np.ones((5, 5), np.uint8)), np.uint8)
-    try:
-        found = cv2.findTransformECC(frame.astype(np.float32), warped, start, cv2.MOTION_AFFINE, stop, inner, 5)[1]
-    except cv2.error:
-        return transform
-    step = np.vstack([found, [0.0, 0.0, 1.0]]).astype(float)
-    moved = np.abs(step - np.eye(3))
-    if moved[:2, 2].max() > 0.05 * THUMBNAIL_SIDE or moved[:2, :2].max() > 0.05:
-        return transform
-    return np.asarray(np.linalg.inv(step) @ transform)
-
-
-def _blocks(a: F32, b: F32, mask: U8, flat: float) -> F32:
-    """NCC of each block that both pictures show whole and whose standard deviation is above `flat` in either."""
-    step = _BLOCK
-    rows, columns = a.shape[0] // step, a.shape[1] // step
-    if not rows or not columns:
-        return np.zeros(0, np.float32)
-
-    def cut(image: F32) -> F32:
-        part = image[: rows * step, : columns * step].reshape(rows, step, columns, step)
-        return np.asarray(part.transpose(0, 2, 1, 3).reshape(rows * columns, step * step), np.float32)
-
-    left, right, whole = cut(a), cut(b), cut(mask.astype(np.float32)).min(axis=1) > 0
-    left, right = left - left.mean(axis=1, keepdims=True), right - right.mean(axis=1, keepdims=True)
-    spread_l, spread_r = left.std(axis=1), right.std(axis=1)
-    textured = whole & (np.maximum(spread_l, spread_r) > flat)
-    product = (left * right).mean(axis=1) / np.maximum(spread_l * spread_r, 1e-3)
-    return np.asarray(product[textured].clip(-1, 1), np.float32)

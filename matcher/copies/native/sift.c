@@ -90,16 +90,18 @@ CLONED static void subtract(const float *restrict a, const float *restrict b, fl
 
 /* ---- extrema ---- */
 
-/* Whether each pixel of a row stands out of its four neighbours by more than the threshold. */
-CLONED static void flags(const float *restrict d, int width, float least, uint8_t *restrict out, int from, int to) {
-    const float *up = d - width, *down = d + width;
+/* Whether each pixel of a row stands out of its six nearest neighbours, in the picture and in scale, by more than the threshold. */
+CLONED static void flags(const float *below, const float *here, const float *above, int width, float least, uint8_t *restrict out, int from, int to) {
+    const float *up = here - width, *down = here + width;
     for (int x = from; x < to; x++) {
-        float v = d[x], a = d[x - 1], b = d[x + 1], c = up[x], e = down[x];
-        float high = a > b ? a : b, low = a < b ? a : b, high2 = c > e ? c : e, low2 = c < e ? c : e;
+        float v = here[x], a = here[x - 1], b = here[x + 1], c = up[x], d = down[x], e = below[x], f = above[x];
+        float high = a > b ? a : b, low = a < b ? a : b, high2 = c > d ? c : d, low2 = c < d ? c : d, high3 = e > f ? e : f, low3 = e < f ? e : f;
         high = high > high2 ? high : high2;
         low = low < low2 ? low : low2;
-        high = high > least ? high : least;
-        low = low < -least ? low : -least;
+        high3 = high3 > least ? high3 : least;
+        low3 = low3 < -least ? low3 : -least;
+        high = high > high3 ? high : high3;
+        low = low < low3 ? low : low3;
         out[x] = (v > high) | (v < low);
     }
 }
@@ -159,13 +161,13 @@ static int find(const float *const *dogs, int width, int height, int octave, flo
     for (int level = 1; level <= plan->scales; level++) {
         float least = plan->floor > noise * plan->noise[level] ? plan->floor : noise * plan->noise[level];
         for (int y = border; y < height - border; y++) {
-            const float *row = dogs[level] + (size_t)y * width;
-            flags(row, width, 0.8f * least, marks, border, width - border);
+            size_t row = (size_t)y * width;
+            flags(dogs[level - 1] + row, dogs[level] + row, dogs[level + 1] + row, width, 0.8f * least, marks, border, width - border);
             for (int x = border; x < width - border; x++) {
                 uint64_t eight;
                 while (x + 8 <= width - border && (memcpy(&eight, marks + x, 8), !eight)) x += 8;
                 if (x >= width - border || !marks[x]) continue;
-                size_t at = (size_t)y * width + x;
+                size_t at = row + x;
                 if (!extreme(dogs[level - 1] + at, dogs[level] + at, dogs[level + 1] + at, width)) continue;
                 Extremum found = {.octave = octave};
                 if (refined(dogs, width, x, y, level, least, plan, &found) && !append(all, &found)) return 0;
@@ -220,6 +222,8 @@ static int choose(Extrema *all, int width, int height, const Plan *plan, int32_t
 }
 
 /* ---- directions and descriptors ---- */
+
+typedef float Lanes __attribute__((vector_size(4 * BINS)));
 
 /* A square of samples around a point, turned: each sample's gradient as magnitude and turn (0..1). */
 typedef struct {
@@ -339,14 +343,16 @@ CLONED static void describe(const Level *level, float x, float y, float along, f
             for (int i = 0; i < SAMPLES * BINS; i++) cells[cell][i] = cells[cell][i] + weight * lines[row][i];
         }
     for (int row = 0; row < CELLS; row++)
-        for (int cell = 0; cell < CELLS; cell++)
+        for (int cell = 0; cell < CELLS; cell++) {
+            Lanes sum = {0}, from;
             for (int column = 0; column < SAMPLES; column++) {
                 float weight = plan->pool[cell][column];
                 if (weight == 0.0f) continue;
-                float *to = whole + (row * CELLS + cell) * BINS;
-                const float *from = cells[row] + column * BINS;
-                for (int i = 0; i < BINS; i++) to[i] = to[i] + weight * from[i];
+                memcpy(&from, cells[row] + column * BINS, sizeof from);
+                sum = sum + weight * from;
             }
+            memcpy(whole + (row * CELLS + cell) * BINS, &sum, sizeof sum);
+        }
     float squares[BINS] = {0}, sums[BINS] = {0}, length = 0.0f, total = 0.0f;
     for (int i = 0; i < CELLS * CELLS * BINS; i++) squares[i % BINS] += whole[i] * whole[i];
     for (int i = 0; i < BINS; i++) length += squares[i];

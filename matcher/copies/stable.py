@@ -94,22 +94,22 @@ def _moved(points: F32, transform: F64) -> F32:
 def _distinct(found: Features) -> Features:
     """Without those that an earlier one repeats: the same place, size and direction, seen at another size of the picture."""
     points = found.points
-    near = _squares(points, points) < (0.3 * np.minimum(points[:, None, 2], points[None, :, 2])) ** 2
-    repeated = np.triu(near & _fits(points, points, 0.3, 20.0), 1).any(axis=0)
-    return found.taken(np.flatnonzero(~repeated))
+    reach = 0.3 * points[:, 2]
+    first, second = np.nonzero(_squares(points, points) < np.minimum(reach[:, None], reach) ** 2)
+    repeats = (first < second) & _fit(points[first], points[second], 0.3, 20.0)
+    return found.taken(np.setdiff1d(np.arange(len(points)), second[repeats]))
 
 
 def _squares(a: F32, b: F32) -> F32:
-    """Squared distances between the places of points."""
+    """Squared distances between the places of points, each with each."""
     x, y = a[:, None, 0] - b[None, :, 0], a[:, None, 1] - b[None, :, 1]
     return np.asarray(x * x + y * y, np.float32)
 
 
-def _fits(a: F32, b: F32, octaves: float, degrees: float) -> Bool:
-    """Whether sizes and directions of points agree."""
-    size_a, size_b = np.log2(a[:, 2]), np.log2(b[:, 2])
-    turn = np.abs((a[:, None, 3] - b[None, :, 3] + 180.0) % 360.0 - 180.0)
-    return np.asarray((np.abs(size_a[:, None] - size_b) < octaves) & (turn < degrees), np.bool_)
+def _fit(a: F32, b: F32, octaves: float, degrees: float) -> Bool:
+    """Whether sizes and directions of points agree, pair by pair."""
+    turn = np.abs((a[:, 3] - b[:, 3] + 180.0) % 360.0 - 180.0)
+    return np.asarray((np.abs(np.log2(a[:, 2] / b[:, 2])) < octaves) & (turn < degrees), np.bool_)
 
 
 # ---- copies
@@ -217,13 +217,11 @@ def _comes_back(found: Features, copy: Copy) -> Bool:
     height, width = copy.image.shape
     shown = np.flatnonzero((moved[:, 0] > 0) & (moved[:, 0] < width) & (moved[:, 1] > 0) & (moved[:, 1] < height) & (moved[:, 2] > _LEAST))
     points, descriptors = extract(copy.image, _ASKED)
-    if len(shown) and len(points):
-        here = moved[shown]
-        near = (_squares(here, points) < _PLACE**2) & _fits(here, points, _ZOOM, _TURN)
-        rows, columns = np.nonzero(near)
-        step = found.descriptors[shown[rows]].astype(np.float32) - descriptors[columns]
-        alike = (step * step).sum(axis=1) < _ALIKE**2
-        back[shown[rows[alike]]] = True
+    here = moved[shown]
+    rows, columns = np.nonzero(_squares(here, points) < _PLACE**2)
+    step = found.descriptors[shown[rows]].astype(np.float32) - descriptors[columns]
+    same = _fit(here[rows], points[columns], _ZOOM, _TURN) & ((step * step).sum(axis=1) < _ALIKE**2)
+    back[shown[rows[same]]] = True
     return back
 
 

@@ -65,7 +65,7 @@ def plain(attack: str, rgb: U8, picture: str) -> U8:
 
 
 def _written(task: _Task) -> Mapping[str, Path]:
-    folder = task.folder / _stem(task.picture)
+    folder = task.folder / stem(task.picture)
     paths = {name: folder / f"{name}.jpg" for name in task.names}
     missing = [name for name, path in paths.items() if not path.exists()]
     if missing:
@@ -82,8 +82,8 @@ def _write(path: Path, rgb: U8) -> None:
     draft.replace(path)
 
 
-def _stem(picture: Picture) -> str:
-    """One folder for each picture, whatever its name and wherever it comes from."""
+def stem(picture: Picture) -> str:
+    """What files of this picture are called, whatever its name and wherever it comes from."""
     return hashlib.sha256(repr((picture.name, picture.load)).split(" at 0x")[0].encode()).hexdigest()[:16]
 
 

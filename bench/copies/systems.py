@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,9 +14,11 @@ import numpy as np
 
 import filigrane
 import matcher.copies
-from bench.copies.queries import Query
+from bench.copies.queries import Query, stem
 from bench.copies.sets import Picture, read
 from bench.copies.work import spread
+from matcher.copies import features
+from matcher.copies.features import Fingerprint
 from matcher.pixels import F64
 
 _SAME_SCENE: Final = -1e6
@@ -42,24 +45,39 @@ class _Ask(NamedTuple):
     similar: bool
 
 
+class _Register(NamedTuple):
+    picture: Picture
+    path: Path
+
+
 def filigrane_index(registered: Sequence[Picture], cache: Path) -> Path:
     """A saved index of these pictures, made unless this code made it before."""
-    path = cache / f"index-{_version(registered)}"
+    folder = cache / f"registered-{_version()}"
+    names = hashlib.sha256(repr([stem(picture) for picture in registered]).encode()).hexdigest()[:16]
+    path = folder / f"{names}.index"
     if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         index = filigrane.Index()
-        for picture in registered:
-            index.add(picture.name, picture.load())
+        tasks = [_Register(picture, folder / stem(picture)) for picture in registered]
+        for picture, data in zip(registered, spread(_fingerprint, tasks, "registered"), strict=True):
+            index._copies.add(picture.name, Fingerprint.from_bytes(data))  # what Index.add does, on several processes
         index.save(path)
     return path
 
 
-def _version(registered: Sequence[Picture]) -> str:
-    sources = sorted(Path(matcher.copies.__path__[0]).rglob("*.[pcn]*"))
-    said = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.suffix in (".py", ".c", ".npz")))
-    said.update(Path(str(filigrane.__file__)).read_bytes())
-    said.update(repr([picture.name for picture in registered]).encode())
-    return said.hexdigest()[:16]
+def _fingerprint(task: _Register) -> bytes:
+    if not task.path.exists():
+        cv2.setNumThreads(1)
+        draft = task.path.with_suffix(".draft")
+        draft.write_bytes(features.registered(task.picture.load()).to_bytes())
+        draft.replace(task.path)
+    return task.path.read_bytes()
+
+
+@lru_cache
+def _version() -> str:
+    sources = sorted(path for path in Path(matcher.copies.__path__[0]).rglob("*") if path.suffix in (".py", ".c", ".h", ".npz"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 
 def ask_filigrane(

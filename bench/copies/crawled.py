@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import tempfile
 import threading
 import time
@@ -21,9 +20,9 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-import structlog
 from PIL import Image
 from sqlalchemy import func, select
+from structlog.testing import capture_logs
 
 from bench.copies import queries
 from bench.copies.run import Run, spread_out
@@ -36,6 +35,7 @@ from core.settings import Settings
 from matcher.copies.codes import U64, encode
 from matcher.copies.features import INDEXED, Fingerprint, fingerprint
 from matcher.copies.segment import Segment
+from matcher.copies.sift import DIMENSIONS
 from matcher.copies.votes import PLACE
 from matcher.crawled import file
 from matcher.crawled.file import PictureFile
@@ -73,12 +73,12 @@ class _Here(Decoders):
 
 def run(run: Run) -> dict[str, Any]:
     cv2.setNumThreads(1)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # synthetic pictures have no bytes
     sizes = _QUICK if run.quick else SIZES
     pictures = spread_out(run.sets.registered, _REGISTERED * len(sizes))
     found = queries.ask(Sets(pictures, ()), queries.own, run.attacks, run.cache)
     noise = _Noise([encode(fingerprint(picture.load()).descriptors[:INDEXED]).codes for picture in run.sets.distractors])
-    with tempfile.TemporaryDirectory() as folder, Services.open(Settings(data=Path(folder))) as services:
+    # synthetic pictures have no bytes, and each that is looked at would be a line
+    with capture_logs(), tempfile.TemporaryDirectory() as folder, Services.open(Settings(data=Path(folder))) as services:
         crawl = _Crawl(services)
         result: dict[str, Any] = {"real": len(found), "attacks": len(run.attacks)} | crawl.write([query.path for query in found])
         result["rows"] = []
@@ -107,7 +107,8 @@ class _Noise:
         for name in ("x", "y", "angle"):
             where[name] = self._draw.integers(0, 256, entries)
         where["size"] = self._draw.integers(16, 80, entries)
-        return file.assembled([self._row() for _ in range(pictures)], Segment.of(pictures, codes, where))
+        looks = self._draw.integers(0, 90, (pictures, DIMENSIONS), np.uint8)
+        return file.assembled([self._row() for _ in range(pictures)], looks, Segment.of(pictures, codes, where))
 
     def _row(self) -> CrawledPicture:
         """Its address and page are as long as real ones."""

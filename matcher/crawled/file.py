@@ -1,6 +1,7 @@
-"""A file of crawled pictures: a table of them beside the inverted file of their features. Immutable; read in place, also memory-mapped.
+"""A file of crawled pictures: a table of them beside their looks and the inverted file of their features. Immutable; read in place, also
+memory-mapped.
 
-    header (48 bytes, little-endian) | digests (n x 32) | ends of the rows (n x u64) | rows (MessagePack) | segment
+    header (48 bytes, little-endian) | digests (n x 32) | looks (n x 128) | ends of the rows (n x u64) | rows (MessagePack) | segment
 
 Picture i of the segment is row i. A row without features tells of further pages of a picture whose features are in another file.
 """
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,16 +22,26 @@ import numpy.typing as npt
 
 from core.repo.crawled import FileDraft
 from matcher.copies import segment_file
-from matcher.copies.features import Fingerprint
+from matcher.copies.features import MIRROR, Fingerprint
 from matcher.copies.segment import Segment
 from matcher.copies.segment_file import SegmentInvalid
+from matcher.copies.sift import DIMENSIONS
 from matcher.crawled import features, table
 from matcher.crawled.table import CrawledPicture
+from matcher.pixels import F32, U8
 
 _HEADER: Final = struct.Struct("<4sIQQQQQ")
 _MAGIC: Final = b"FGC1"
 _DIGEST: Final = 32
 _ALIGN: Final = 64
+
+
+class Alike(NamedTuple):
+    """A picture whose look is near: `distance` as of `look_index.Alike`."""
+
+    number: int
+    distance: float
+    mirrored: bool
 
 
 class PictureFileInvalid(ValueError):
@@ -40,6 +51,7 @@ class PictureFileInvalid(ValueError):
 @dataclass(frozen=True, slots=True)
 class _Layout:
     count: int
+    looks: int
     ends: int
     rows: int
     segment: int
@@ -73,7 +85,31 @@ class PictureFile:
         return found
 
     @cached_property
-    def digests(self) -> npt.NDArray[np.uint8]:
+    def looks(self) -> U8:
+        """n x 128: the look of each picture, zeros where it has none."""
+        return np.frombuffer(self._buffer, np.uint8, self._layout.count * DIMENSIONS, self._layout.looks).reshape(-1, DIMENSIONS)
+
+    def alike(self, look: U8, limit: int, within: float) -> list[Alike]:
+        """At most `limit` pictures whose look, or its mirror, is not farther than `within`, the nearest first."""
+        if not len(look):
+            return []
+        both = np.stack([look, look[MIRROR]]).astype(np.float32)
+        squared = self._lengths[:, None] + (both**2).sum(axis=1) - 2 * (self.looks.astype(np.float32) @ both.T)
+        nearest = np.where(self._lengths > 0, squared.min(axis=1), np.inf)
+        order = np.argsort(nearest, kind="stable")[:limit]
+        return [
+            Alike(int(number), float(max(0.0, nearest[number])) ** 0.5, bool(squared[number, 1] < squared[number, 0]))
+            for number in order
+            if nearest[number] <= within * within
+        ]
+
+    @cached_property
+    def _lengths(self) -> F32:
+        """Of each look, squared."""
+        return np.asarray(np.square(self.looks.astype(np.float32)).sum(axis=1), np.float32)
+
+    @cached_property
+    def digests(self) -> U8:
         """n x 32: SHA-256 of each picture's bytes."""
         return np.frombuffer(self._buffer, np.uint8, self._layout.count * _DIGEST, _HEADER.size).reshape(-1, _DIGEST)
 
@@ -111,21 +147,26 @@ class PictureFile:
 def _layout(buffer: memoryview) -> _Layout:
     if len(buffer) < _HEADER.size or bytes(buffer[:4]) != _MAGIC:
         raise PictureFileInvalid("not a file of crawled pictures, or one of a newer version")
-    _, count, _, ends, rows, segment, length = _HEADER.unpack_from(buffer)
-    layout = _Layout(count, ends, rows, segment, length)
-    if not _HEADER.size + count * _DIGEST <= ends <= ends + 8 * count <= rows <= segment <= length <= len(buffer):
+    _, *numbers = _HEADER.unpack_from(buffer)
+    at = _Layout(*numbers)
+    tables = _HEADER.size + at.count * _DIGEST <= at.looks <= at.looks + at.count * DIMENSIONS <= at.ends <= at.ends + 8 * at.count
+    if not (tables and at.ends + 8 * at.count <= at.rows <= at.segment <= at.length <= len(buffer)):
         raise PictureFileInvalid("the file is shorter than its header says, or its parts overlap")
-    return layout
+    return at
 
 
 def build(pictures: Sequence[CrawledPicture], prints: Sequence[Fingerprint | None]) -> bytes:
     """A file of these pictures, each with its features or without."""
-    return assembled(pictures, features.segment(prints))
+    looks = np.zeros((len(prints), DIMENSIONS), np.uint8)
+    for look, print_ in zip(looks, prints, strict=True):
+        if print_ is not None and len(print_.look):
+            look[:] = print_.look
+    return assembled(pictures, looks, features.segment(prints))
 
 
-def assembled(pictures: Sequence[CrawledPicture], segment: Segment) -> bytes:
-    """A file of these pictures, whose features are in the segment."""
-    return _assembled([picture.sha256 for picture in pictures], [table.encode(picture) for picture in pictures], segment)
+def assembled(pictures: Sequence[CrawledPicture], looks: U8, segment: Segment) -> bytes:
+    """A file of these pictures with these looks (n x 128), whose features are in the segment."""
+    return _assembled([picture.sha256 for picture in pictures], looks, [table.encode(picture) for picture in pictures], segment)
 
 
 def draft(session: int, key: str, part: bytes, pictures: int, last_seen: datetime, *, offset: int = 0, fresh: bool = False) -> FileDraft:
@@ -133,14 +174,15 @@ def draft(session: int, key: str, part: bytes, pictures: int, last_seen: datetim
     return FileDraft(session, key, offset, len(part), hashlib.sha256(part).hexdigest(), pictures, last_seen, fresh)
 
 
-def _assembled(digests: Sequence[bytes], rows: Sequence[bytes | memoryview], segment: Segment) -> bytes:
+def _assembled(digests: Sequence[bytes], looks: U8, rows: Sequence[bytes | memoryview], segment: Segment) -> bytes:
     ends = np.cumsum([len(row) for row in rows], dtype="<u8") if rows else np.zeros(0, "<u8")
-    ends_at = _aligned(_HEADER.size + _DIGEST * len(rows))
+    looks_at = _HEADER.size + _DIGEST * len(rows)
+    ends_at = _aligned(looks_at + DIMENSIONS * len(rows))
     rows_at = ends_at + 8 * len(rows)
     segment_at = _aligned(rows_at + (int(ends[-1]) if rows else 0))
     body = segment_file.to_bytes(segment)
-    header = _HEADER.pack(_MAGIC, len(rows), 0, ends_at, rows_at, segment_at, segment_at + len(body))
-    front = header + b"".join(digests)
+    header = _HEADER.pack(_MAGIC, len(rows), looks_at, ends_at, rows_at, segment_at, segment_at + len(body))
+    front = b"".join((header, *digests, looks.tobytes()))
     front += bytes(ends_at - len(front)) + ends.tobytes() + b"".join(rows)
     return front + bytes(segment_at - len(front)) + body
 
@@ -168,7 +210,8 @@ def merged(files: Sequence[PictureFile], *, seen_since: datetime | None = None) 
     if seen_since is not None:
         _leave_out(files, kept, changed, seen_since)
     digests, rows = _rows(files, kept, changed)
-    return _assembled(digests, rows, features.merged([file.segment for file in files], kept)), len(rows)
+    looks = np.concatenate([np.zeros((0, DIMENSIONS), np.uint8), *(file.looks[keep] for file, keep in zip(files, kept, strict=True))])
+    return _assembled(digests, looks, rows, features.merged([file.segment for file in files], kept)), len(rows)
 
 
 def _repeated(files: Sequence[PictureFile]) -> list[list[tuple[int, int]]]:

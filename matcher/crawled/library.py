@@ -5,7 +5,7 @@ What cannot be read is counted and logged, and the others are searched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,13 +19,16 @@ from core.models import CrawledFile
 from core.repo import crawled
 from core.services import Services
 from matcher.copies.features import Fingerprint
+from matcher.copies.look_index import NEAR
 from matcher.copies.segment import Query
 from matcher.crawled import table
 from matcher.crawled.file import PictureFile, PictureFileInvalid
 from matcher.crawled.shelf import Shelf
 from matcher.crawled.table import CrawledPicture
 
-_LOOKS: Final = 3
+ALIKE: Final = 12
+"""Pictures that are looked at because they look alike as a whole."""
+_READS: Final = 3
 
 log = structlog.get_logger()
 _UNREADABLE: Final = telemetry.counter(
@@ -45,11 +48,10 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WebCandidate:
-    """A crawled picture that may be a copy of the query; `votes` is only good for ordering."""
+    """A crawled picture that may be a copy of the query."""
 
     file: Opened
     number: int
-    votes: float
     mirrored: bool
 
     @property
@@ -66,7 +68,7 @@ class CrawledLibrary:
 
     def visible(self, account: int) -> list[Opened]:
         """What the account may search now: crawls of its own and shared ones. Raises Unavailable."""
-        for _ in range(_LOOKS):
+        for _ in range(_READS):
             with self._services.database.read() as tx:
                 rows = crawled.visible(tx, account)
                 owners = crawled.owners(tx, {row.session_id for row in rows})
@@ -80,23 +82,28 @@ class CrawledLibrary:
                 break  # else it was merged meanwhile: its pictures are in another file
         return opened
 
-    def candidates(self, files: Sequence[Opened], query: Fingerprint, limit: int) -> list[WebCandidate]:
-        """The `limit` most promising pictures, the same bytes once."""
+    def candidates(self, files: Sequence[Opened], query: Fingerprint, limit: int, within: float = NEAR) -> list[WebCandidate]:
+        """The `limit` most promising pictures, the same bytes once: by their features, and behind them those that look alike as a whole."""
         wanted, among = Query.of(query), sum(len(file.pictures) for file in files)
-        found = [candidate for file in files for candidate in self._vote(file, wanted, among, limit)]
+        voted = [ranked for file in files for ranked in self._vote(file, wanted, among, limit)]
+        alike = [
+            (found.distance, WebCandidate(file, found.number, found.mirrored))
+            for file in files
+            for found in file.pictures.alike(query.look, ALIKE, within)
+        ]
         best: dict[bytes, WebCandidate] = {}
-        for candidate in sorted(found, key=lambda candidate: -candidate.votes):
+        for candidate in (*_ranked(voted, limit), *_ranked(alike, ALIKE)):
             best.setdefault(candidate.sha256, candidate)
         return list(best.values())[:limit]
 
-    def _vote(self, file: Opened, query: Query, among: int, limit: int) -> list[WebCandidate]:
+    def _vote(self, file: Opened, query: Query, among: int, limit: int) -> list[tuple[float, WebCandidate]]:
         try:
             votes = file.pictures.segment.vote(query, among=among)
         except PictureFileInvalid as error:
             self._unreadable(file.row, "damaged", error)
             return []
         order = np.argsort(-votes.votes, kind="stable")[:limit]
-        return [WebCandidate(file, int(votes.pictures[at]), float(votes.votes[at]), bool(votes.flipped[at])) for at in order]
+        return [(-float(votes.votes[at]), WebCandidate(file, int(votes.pictures[at]), bool(votes.flipped[at]))) for at in order]
 
     def _open(self, row: CrawledFile) -> PictureFile | None:
         try:
@@ -115,6 +122,11 @@ class CrawledLibrary:
     def _unreadable(self, row: CrawledFile, reason: str, error: Exception) -> None:
         _UNREADABLE.labels(reason).inc()
         log.error("crawled.file_unreadable", reason=reason, file=row.id, session=row.session_id, key=row.key, error=str(error))
+
+
+def _ranked(found: Iterable[tuple[float, WebCandidate]], limit: int) -> list[WebCandidate]:
+    """Those with the smallest number before them."""
+    return [candidate for _, candidate in sorted(found, key=lambda ranked: ranked[0])[:limit]]
 
 
 def events_of(files: Sequence[Opened], sha256: bytes, registry_version: int = 0) -> list[ImageFound]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Final
 
+import msgspec
 import structlog
 
 from core import telemetry
@@ -14,6 +16,7 @@ from core.imageinfo import image_info
 from core.services import Services
 from matcher.copies.features import Fingerprint
 from matcher.copies.geometry import MODELS, Model
+from matcher.copies.look_index import NEAR
 from matcher.copies.verdict import Verdict, judge
 from matcher.crawled.library import CrawledLibrary, Opened, WebCandidate, events_of, known
 from matcher.decode import Decoders
@@ -26,6 +29,11 @@ PAGES: Final = 20
 """Of each picture."""
 MISSES: Final = 12
 """So many candidates in a row that are no copies, and the rest is none either."""
+
+_BYTES: Final = 300_000
+"""Of pages in an answer: a message has less than a megabyte, and 100 addresses of pictures take some of it, too."""
+SIMILAR: Final = 170.0
+"""How far apart the looks of similar pictures may be; nothing is verified of those. Of unrelated photos one pair in 1,500 is as near."""
 
 log = structlog.get_logger()
 _CANDIDATES: Final = telemetry.counter(
@@ -51,12 +59,13 @@ class WebSearch:
         model = model_of(event.transform)
         with stage_seconds.labels("web_candidates").time():
             files = self._library.visible(event.account)
-            candidates = self._library.candidates(files, query, HITS)
+            candidates = self._library.candidates(files, query, HITS, SIMILAR if event.similar else NEAR)
         if event.similar:
-            return [_hit(files, candidate, None, None) for candidate in candidates[:MISSES]]
+            return _hits(files, [(candidate, None, None) for candidate in candidates])
         tests = max(1, sum(len(file.pictures) for file in files))
         found = list(self._verified(candidates, files, query, model, tests))
-        return [_hit(files, *each) for each in sorted(found, key=lambda each: -each[1].score)]
+        found.sort(key=lambda each: -each[1].score)
+        return _hits(files, found)
 
     def _verified(
         self, candidates: Iterable[WebCandidate], files: Sequence[Opened], query: Fingerprint, model: Model, tests: int
@@ -95,6 +104,20 @@ def model_of(transform: str) -> Model:
     if model is None:
         raise InvalidInput(f"transform is one of {', '.join(MODELS)}", code="bad_transform")
     return model
+
+
+def _hits(files: Sequence[Opened], found: Sequence[tuple[WebCandidate, Verdict | None, str | None]]) -> list[WebHit]:
+    """As many pages of each as fit into an answer, one at least."""
+    hits, left = [], _BYTES
+    for each in found:
+        hit = _hit(files, *each)
+        ends = accumulate(len(page.encode()) for page in hit.pages)
+        hit = msgspec.structs.replace(
+            hit, pages=tuple(page for n, (page, end) in enumerate(zip(hit.pages, ends, strict=True)) if not n or end <= left)
+        )
+        left -= sum(len(page.encode()) for page in hit.pages)
+        hits.append(hit)
+    return hits
 
 
 def _hit(files: Sequence[Opened], candidate: WebCandidate, verdict: Verdict | None, credit: str | None) -> WebHit:

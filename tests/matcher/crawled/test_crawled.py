@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from core.errors import InvalidInput
 from core.models import CrawledFile
 from core.repo import crawls as sessions
 from core.repo import media
+from matcher.crawled import searching
 from matcher.watermark.embed import embed
 from tests.matcher.crawled.crawls import Crawls
 from tests.matcher.pictures import crop, encoded, mirror, photo, resize
@@ -41,6 +43,25 @@ def test_similar_needs_no_stored_bytes(crawls: Crawls) -> None:
     (hit,) = crawls.search(jpeg(1, 60), similar=True)
     assert (hit.sha256, hit.verdict, hit.score) == (event.sha256, None, None)
     assert crawls.search(jpeg(1, 60)) == []  # what cannot be verified is no hit
+
+
+def test_what_only_looks_alike_is_similar(crawls: Crawls) -> None:
+    ramp = np.linspace(0, 255, 240, dtype=np.uint8)
+    smooth = np.stack([np.tile(ramp, (180, 1))] * 3, axis=-1)  # nothing in it that a feature could be
+    crawls.crawl(crawls.found(encoded(smooth, "PNG")), crawls.found(jpeg(1)))
+    (hit,) = crawls.search(encoded(mirror(smooth), "JPEG"), similar=True)
+    assert (hit.width, hit.mirrored, hit.verdict) == (240, True, None)
+    mosaic = np.repeat(np.repeat(photo(1)[::15, ::15], 15, axis=0), 15, axis=1)
+    assert crawls.search(encoded(mosaic, "JPEG")) == []
+    assert [found.width for found in crawls.search(encoded(mosaic, "JPEG"), similar=True)] == [600]
+
+
+def test_an_answer_fits_into_a_message(crawls: Crawls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "_BYTES", 2_500)
+    pages = [f"http://site.example/{'long/' * 200}{number}" for number in range(5)]
+    crawls.crawl(crawls.found(jpeg(1), pages=pages), crawls.found(jpeg(1, 70), pages=pages))
+    found = crawls.search(jpeg(1, 60))
+    assert [(len(hit.pages), hit.page_count) for hit in found] == [(2, 5), (1, 5)]
 
 
 def test_an_unknown_transform_is_refused(crawls: Crawls) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from matcher.copies.features import Fingerprint, fingerprint
@@ -48,6 +49,20 @@ def test_a_file_has_what_went_into_it() -> None:
     assert file.find(bytes(32)) == []
     assert file.find(b"\xff" * 32) == []
     assert proposed(file, fingerprint(photo(3)[50:400, 100:500])) == pictures[2].sha256
+
+
+def test_looks_are_compared_with_the_picture_and_its_mirror() -> None:
+    file = PictureFile(memoryview(merged([file_of(1, 2), file_of(3)])[0]))
+    for seed in (1, 2, 3):
+        for flip in (False, True):
+            rgb = photo(seed)[:, ::-1] if flip else photo(seed)
+            (found,) = file.alike(fingerprint(np.ascontiguousarray(rgb)).look, 3, 50.0)
+            assert (file.picture(found.number).sha256, found.mirrored) == (picture(seed).sha256, flip)
+            assert found.distance < 10
+    assert file.alike(np.zeros(0, np.uint8), 3, 1000.0) == []
+    assert len(file.alike(PRINTS[1].look, 2, 1000.0)) == 2
+    bare = PictureFile(memoryview(build([picture(1, bare=True)], [None])))
+    assert bare.alike(PRINTS[1].look, 3, 1000.0) == []
 
 
 def test_an_empty_file_is_one() -> None:

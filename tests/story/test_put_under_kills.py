@@ -135,7 +135,7 @@ def tell_a_story(settings: Settings) -> None:
 
 
 def found_paths(http: httpx2.Client, query: bytes) -> list[str]:
-    answer = http.post("/api/v1/searches", files={"file": ("query.jpg", query, "image/jpeg")})
+    answer = http.post("/api/v1/searches", files={"file": ("query.jpg", query, "image/jpeg")}, data={"category": "private"})
     assert answer.status_code == 200, answer.text
     return [path for match in answer.json()["matches"] for path in paths_of(match)]
 

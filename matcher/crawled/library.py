@@ -19,6 +19,7 @@ from core.models import CrawledFile
 from core.repo import crawled
 from core.services import Services
 from matcher.copies.features import Fingerprint
+from matcher.copies.index import CANDIDATES, LEAST
 from matcher.copies.look_index import NEAR
 from matcher.copies.segment import Query
 from matcher.crawled import table
@@ -26,8 +27,6 @@ from matcher.crawled.file import PictureFile, PictureFileInvalid
 from matcher.crawled.shelf import Shelf
 from matcher.crawled.table import CrawledPicture
 
-ALIKE: Final = 12
-"""Pictures that are looked at because they look alike as a whole."""
 _READS: Final = 3
 
 log = structlog.get_logger()
@@ -82,23 +81,24 @@ class CrawledLibrary:
                 break  # else it was merged meanwhile: its pictures are in another file
         return opened
 
-    def candidates(self, files: Sequence[Opened], query: Fingerprint, limit: int, within: float = NEAR) -> list[WebCandidate]:
-        """The `limit` most promising pictures, the same bytes once: by their features, and behind them those that look alike as a whole."""
+    def candidates(self, files: Sequence[Opened], query: Fingerprint, limit: int, *, similar: bool = False) -> list[WebCandidate]:
+        """The `limit` most promising pictures, the same bytes once: by their features; then those that look alike as a whole, where the
+        query has too little texture for a vote, or where `similar` ones are asked for."""
         wanted, among = Query.of(query), sum(len(file.pictures) for file in files)
         voted = [ranked for file in files for ranked in self._vote(file, wanted, among, limit)]
         alike = [
             (found.distance, WebCandidate(file, found.number, found.mirrored))
             for file in files
-            for found in file.pictures.alike(query.look, ALIKE, within)
+            for found in (file.pictures.alike(query.look, CANDIDATES, NEAR) if similar or not query.textured else ())
         ]
         best: dict[bytes, WebCandidate] = {}
-        for candidate in (*_ranked(voted, limit), *_ranked(alike, ALIKE)):
+        for candidate in (*_ranked(voted, limit), *_ranked(alike, CANDIDATES)):
             best.setdefault(candidate.sha256, candidate)
         return list(best.values())[:limit]
 
     def _vote(self, file: Opened, query: Query, among: int, limit: int) -> list[tuple[float, WebCandidate]]:
         try:
-            votes = file.pictures.segment.vote(query, among=among)
+            votes = file.pictures.segment.vote(query, among=among, least=LEAST)
         except PictureFileInvalid as error:
             self._unreadable(file.row, "damaged", error)
             return []

@@ -16,7 +16,6 @@ from core.imageinfo import image_info
 from core.services import Services
 from matcher.copies.features import Fingerprint
 from matcher.copies.geometry import MODELS, Model
-from matcher.copies.look_index import NEAR
 from matcher.copies.verdict import Verdict, judge
 from matcher.crawled.library import CrawledLibrary, Opened, WebCandidate, events_of, known
 from matcher.decode import Decoders
@@ -32,8 +31,6 @@ MISSES: Final = 12
 
 _BYTES: Final = 300_000
 """Of pages in an answer: a message has less than a megabyte, and 100 addresses of pictures take some of it, too."""
-SIMILAR: Final = 170.0
-"""How far apart the looks of similar pictures may be; nothing is verified of those. Of unrelated photos one pair in 1,500 is as near."""
 
 log = structlog.get_logger()
 _CANDIDATES: Final = telemetry.counter(
@@ -59,7 +56,7 @@ class WebSearch:
         model = model_of(event.transform)
         with stage_seconds.labels("web_candidates").time():
             files = self._library.visible(event.account)
-            candidates = self._library.candidates(files, query, HITS, SIMILAR if event.similar else NEAR)
+            candidates = self._library.candidates(files, query, HITS, similar=event.similar)
         if event.similar:
             return _hits(files, [(candidate, None, None) for candidate in candidates])
         tests = max(1, sum(len(file.pictures) for file in files))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+import msgspec
 from msgspec import UNSET
 from sqlalchemy.orm import Session
 
@@ -70,6 +71,7 @@ class Presenter:
             transform=list(hit.transform) if hit.transform is not None else None,
             overlap=hit.overlap,
             mirrored=hit.mirrored,
+            why=msgspec.convert(hit.why, schemas.Why, from_attributes=True) if hit.why is not None else UNSET,
         )
 
     def _web_hits(self, account_id: int, hits: Sequence[WebHit], created: datetime) -> list[schemas.UserMatch]:

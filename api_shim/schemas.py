@@ -57,6 +57,16 @@ class WebImage(Image, kw_only=True):
     page_count: int
 
 
+class Why(msgspec.Struct):
+    """What a verdict rests on: pairs of features that look alike; those of them that the transform explains; how much agrees once one
+    picture is laid over the other (0..1), and how well (median correlation of its blocks)."""
+
+    correspondences: int
+    inliers: int
+    likeness: float
+    ncc: float
+
+
 class UserMatch(msgspec.Struct, kw_only=True):
     """A registered or a crawled picture in what was searched with, and why it is a match.
 
@@ -75,6 +85,7 @@ class UserMatch(msgspec.Struct, kw_only=True):
     transform: list[float] | None
     overlap: float | None
     mirrored: bool | None
+    why: Why | UnsetType = UNSET
 
 
 class WebMatch(UserMatch, kw_only=True):
@@ -98,6 +109,12 @@ class SearchDone(msgspec.Struct):
 
     status: str
     matches: list[UserMatch]
+    candidates: int | UnsetType = UNSET
+
+
+def search_done(matches: list[UserMatch], candidates: int | None) -> SearchDone:
+    """`candidates`: how many registered pictures were looked at; left out where none were asked for."""
+    return SearchDone("complete", matches, UNSET if candidates is None else candidates)
 
 
 class Session(msgspec.Struct, kw_only=True):

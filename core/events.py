@@ -110,6 +110,19 @@ class SearchAsked(msgspec.Struct, frozen=True, tag="search_asked"):
     v: int = 1
 
 
+class Why(msgspec.Struct, frozen=True):
+    """What a verdict rests on."""
+
+    correspondences: int
+    """Pairs of features of both pictures that look alike."""
+    inliers: int
+    """Those of them that the transform explains."""
+    likeness: float
+    """Share of the textured blocks that agree once one picture is laid over the other, 0..1."""
+    ncc: float
+    """Median of these blocks' normalised cross-correlation, -1..1."""
+
+
 class SearchHit(msgspec.Struct, frozen=True):
     picture: int
     key_id: str
@@ -120,6 +133,7 @@ class SearchHit(msgspec.Struct, frozen=True):
     mirrored: bool | None
     overlap: float | None
     transform: tuple[float, ...] | None
+    why: Why | None = None
 
 
 class WebHit(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +168,8 @@ class SearchAnswered(msgspec.Struct, frozen=True, tag="search_answered"):
     error_code: str | None = None
     error_details: str | None = None
     web: tuple[WebHit, ...] = ()
+    candidates: int | None = None
+    """How many registered pictures the index proposed; None where none were asked for."""
     v: int = 1
 
 

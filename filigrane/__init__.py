@@ -71,11 +71,14 @@ class Index:
     def __len__(self) -> int:
         return len(self._copies)
 
-    def add(self, media_id: str | int, rgb: U8) -> None:
-        """Registers a picture under an id; one that had this id is replaced. Raises ValueError for what is no picture."""
+    def add(self, media_id: str | int, rgb: U8) -> str | None:
+        """Registers a picture under an id; one that had this id is replaced. Returns a note where the picture has so little texture that
+        only plain copies will be found, or none at all; else None. Raises ValueError for what is no picture."""
         from matcher.copies.features import registered
 
-        self._copies.add(media_id, registered(rgb))
+        print_ = registered(rgb)
+        self._copies.add(media_id, print_)
+        return print_.note
 
     def remove(self, media_id: str | int) -> None:
         """Raises KeyError."""

@@ -200,7 +200,9 @@ def _add_search(commands: _Commands) -> None:
     search.add_argument("file", type=Path, metavar="FILE")
     search.add_argument("--transform", choices=["scale", "affine", "perspective"], default="scale", help="how it may be distorted")
     search.add_argument("--category", choices=["private", "web"], help="only registered, or only crawled pictures (default: both)")
-    search.add_argument("--similar", action="store_true", help="also what only looks alike")
+    search.add_argument("--similar", action="store_true", help="what looks alike, unverified and faster")
+    explain = "draw why the first of the registered pictures is a match: both side by side, and one laid over the other"
+    search.add_argument("--explain", type=Path, metavar="FILE.png", help=explain)
 
 
 def _add_doctor(commands: _Commands) -> None:

@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeVar
 import numpy as np
 
 from core.errors import InvalidInput
-from core.events import ImageFound, SearchAsked, SearchHit
+from core.events import ImageFound, SearchAsked, SearchHit, Why
 from core.repo.matches import MatchDraft
 from core.telemetry import histogram
 from core.urls import registrable_domain
@@ -116,8 +116,11 @@ class Pipeline:
             for registry, version, proposed in zip(registries, versions, candidates, strict=True)
         ]
 
-    def search(self, event: SearchAsked, source: Source) -> list[SearchHit]:
-        """The asking account's pictures in a query. Raises InvalidInput for an unknown transform, and what `source` does."""
+    def search(self, event: SearchAsked, source: Source) -> tuple[list[SearchHit], int]:
+        """The asking account's pictures in a query, and how many were looked at.
+
+        Raises InvalidInput for an unknown transform, and what `source` does.
+        """
         model: Model | None = next((m for m in MODELS if m == event.transform), None)
         if model is None:
             raise InvalidInput(f"transform is one of {', '.join(MODELS)}", code="bad_transform")
@@ -125,11 +128,11 @@ class Pipeline:
         query = source.fingerprint()
         proposed = registry.copies.candidates(query)
         if event.similar:
-            return [_unverified(c) for c in proposed]
+            return [_unverified(c) for c in proposed], len(proposed)
         tried = _Tried(self._registry)
         tried.count(registry, proposed)
         finds = finds_in(registry, proposed, query, cache(source.pixels), tried, model)
-        return [hit(find) for find in finds]
+        return [hit(find) for find in finds], len(proposed)
 
 
 def finds_in(
@@ -232,7 +235,13 @@ def hit(find: Find) -> SearchHit:
         mirrored=find.verdict.mirrored if find.verdict else None,
         overlap=find.verdict.overlap if find.verdict else None,
         transform=tuple(transform) if transform else None,
+        why=why(find.verdict) if find.verdict else None,
     )
+
+
+def why(verdict: Verdict) -> Why:
+    likeness = verdict.likeness
+    return Why(verdict.pairs, verdict.inliers, round(likeness.share, 3), round(likeness.median, 3))
 
 
 def _unverified(candidate: Candidate[int]) -> SearchHit:

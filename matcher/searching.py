@@ -90,9 +90,9 @@ class Searches:
         try:
             data = self._services.store.get(event.key)
             source = Source(cache(partial(self._decoders.fingerprint, data)), partial(self._decoders.pixels, data))
-            hits = self._pipeline.search(event, source) if event.category != WEB else []
+            hits, candidates = self._pipeline.search(event, source) if event.category != WEB else ([], None)
             web = self._web.search(event, source.fingerprint()) if event.category != PRIVATE else []
-            return SearchAnswered(event.search, tuple(hits), web=tuple(web))
+            return SearchAnswered(event.search, tuple(hits), web=tuple(web), candidates=candidates)
         except FiligraneError as error:
             return SearchAnswered(event.search, (), error.code, error.details)
         except Exception:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import filigrane
@@ -38,6 +39,14 @@ def test_index(tmp_path: Path) -> None:
     assert (len(again), again.search(photo(2))) == (1, [])
     with pytest.raises(KeyError):
         again.remove(2)
+
+
+def test_adding_tells_what_cannot_be_found_again() -> None:
+    index = filigrane.Index()
+    assert index.add("photo", photo(1)) is None
+    gradient = np.repeat(np.tile(np.arange(60, 200, dtype=np.uint8), (100, 1))[..., None], 3, axis=2)
+    assert index.add("gradient", gradient) == "too little texture: only plain copies will be found"
+    assert (index.add("black", np.zeros((50, 50, 3), np.uint8)) or "").startswith("no texture")
 
 
 def test_similar_is_not_verified_and_transforms_are_known() -> None:

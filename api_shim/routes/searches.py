@@ -43,7 +43,7 @@ def search(call: Call) -> Answer:
     )
     with call.database.read() as tx:
         matches = Presenter(tx, call.links).found(call.account.id, answer, call.clock.now())
-    return Answer(schemas.SearchDone("complete", matches))
+    return Answer(schemas.search_done(matches, answer.candidates))
 
 
 def _wanted(call: Call) -> Wanted:

@@ -6,7 +6,7 @@ import argparse
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -19,6 +19,7 @@ from core.services import Services
 from filigrane.commands import calling, result, say
 from filigrane.commands.matching import look_back
 from matcher import registrar
+from matcher.copies.features import Fingerprint
 from matcher.decode import decode
 from matcher.pixels import U8
 from matcher.watermark.keys import Registration
@@ -37,7 +38,8 @@ def register(given: argparse.Namespace) -> int:
         for number, (file, name) in enumerate(files, 1):
             marked = given.out / name if given.watermark else None
             done.append(_try(caller.services, caller.links, caller.account.id, file, f"{folder}/{name}", marked))
-            say(f"{number}/{len(files)} {file}" + (f": {done[-1]['error']['details']}" if "error" in done[-1] else ""))
+            said = done[-1]["error"]["details"] if "error" in done[-1] else done[-1].get("note")
+            say(f"{number}/{len(files)} {file}" + (f": {said}" if said else ""))
         outbox.drain(caller.services)
         look_back(caller)
     result(done)
@@ -59,7 +61,14 @@ def pictures(paths: list[Path]) -> Iterator[tuple[Path, str]]:
         yield from ((file, file.relative_to(path).as_posix()) for file in found)
 
 
-def register_file(services: Services, account_id: int, file: Path, path: str, marked: Path | None = None) -> Registration | None:
+class RegisteredFile(NamedTuple):
+    """`registration`: of the watermark, where one was made; `note`: as `Fingerprint.note`."""
+
+    registration: Registration | None
+    note: str | None
+
+
+def register_file(services: Services, account_id: int, file: Path, path: str, marked: Path | None = None) -> RegisteredFile:
     """Registers one picture at the path; with `marked`, with the key of a new watermark, and the marked copy is written there first.
 
     Raises:
@@ -74,7 +83,7 @@ def register_file(services: Services, account_id: int, file: Path, path: str, ma
         marked.parent.mkdir(parents=True, exist_ok=True)
         marked.write_bytes(like(data, rgb))
     registrar.register(services, account_id, path, prepared, disk_usage=len(data), watermark=registration)
-    return registration
+    return RegisteredFile(registration, Fingerprint.from_bytes(prepared.fingerprint).note)
 
 
 def like(original: bytes, rgb: U8) -> bytes:
@@ -95,11 +104,13 @@ def like(original: bytes, rgb: U8) -> bytes:
 
 def _try(services: Services, links: Links, account_id: int, file: Path, path: str, marked: Path | None) -> dict[str, Any]:
     try:
-        registration = register_file(services, account_id, file, path, marked)
+        registration, note = register_file(services, account_id, file, path, marked)
     except FiligraneError as error:
         return {"file": str(file), "error": {"code": error.code, "details": error.details}}
     entry = {"file": str(file), "path": path, "url": links.media(path), "watermarked": registration is not None}
-    return entry | ({"marked": str(marked), "key_id": registration.key_id} if registration is not None else {})
+    if registration is not None:
+        entry |= {"marked": str(marked), "key_id": registration.key_id}
+    return entry | ({"note": note} if note is not None else {})
 
 
 def _read(file: Path) -> bytes:

@@ -11,7 +11,7 @@ from api_shim.answers import Answers
 from api_shim.present import Presenter
 from core.errors import InvalidInput
 from core.events import SearchAnswered
-from filigrane.commands import Caller, calling, result
+from filigrane.commands import Caller, calling, explaining, result
 from filigrane.commands.matching import matcher
 
 PATIENCE: Final = timedelta(seconds=60)
@@ -26,7 +26,9 @@ def search(given: argparse.Namespace) -> int:
         answer = _ask(caller, data, given)
         with caller.services.database.read() as tx:
             matches = Presenter(tx, caller.links).found(caller.account.id, answer, caller.services.clock.now())
-        result(schemas.SearchDone("complete", matches))
+        result(schemas.search_done(matches, answer.candidates))
+        if given.explain is not None:
+            explaining.write(caller, data, answer.hits, given.explain)
     return 0
 
 

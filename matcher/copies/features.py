@@ -59,6 +59,13 @@ class Fingerprint:
         """Whether it can be found when it was cropped, turned or covered; with too little texture only plain copies are found."""
         return len(self.points) >= _TEXTURED
 
+    @property
+    def note(self) -> str | None:
+        """What whoever registers it should know; None where all is well."""
+        if not len(self.look):
+            return "no texture: copies cannot be told apart, so none will be found"
+        return None if self.textured else "too little texture: only plain copies will be found"
+
     def to_bytes(self) -> bytes:
         """Versioned, with a checksum; 72 bytes for each feature."""
         nibbles = self.descriptors // LEVEL

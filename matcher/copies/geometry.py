@@ -49,11 +49,13 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Geometry:
-    """`transform`: 3 x 3, registered -> query, in small pixels; `score`: -log10 of the expected number of chance agreements as good."""
+    """`transform`: 3 x 3, registered -> query, in small pixels; `inliers` of `pairs` correspondences agree with it; `score`: -log10 of the
+    expected number of chance agreements as good."""
 
     transform: F64
     inliers: int
     score: float
+    pairs: int
 
 
 def agree(
@@ -83,7 +85,7 @@ def agree(
     transform, inliers = max(found, key=lambda f: f[1], default=(np.eye(3), 0))
     if score(inliers) <= least or not _sane(transform, registered):
         return None
-    return Geometry(transform, inliers, score(inliers))
+    return Geometry(transform, inliers, score(inliers), count)
 
 
 def log_nfa(count: int, inliers: int, free: int, alpha: float) -> float:

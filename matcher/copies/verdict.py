@@ -22,7 +22,7 @@ MIN_SCORE: Final = 2.0
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdict:
     """`transform`: 3 x 3, registered -> query, in pixels of the originals; `score`: -log10 of the expected number of false matches;
-    `overlap`: share of the registered picture that the query shows (0..1)."""
+    `overlap`: share of the registered picture that the query shows (0..1); `inliers` of `pairs` correspondences agree."""
 
     name: Name
     score: float
@@ -30,6 +30,8 @@ class Verdict:
     mirrored: bool
     overlap: float
     likeness: Likeness
+    inliers: int
+    pairs: int
 
 
 def judge(
@@ -65,4 +67,5 @@ def _verdict(registered: Fingerprint, query: Fingerprint, geometry: Geometry, *,
     if flipped:
         transform = unflip(query) @ transform
     name: Name = "copy" if likeness.is_copy else "same scene"
-    return Verdict(name, geometry.score, transform / transform[2, 2], flipped, overlap, likeness)
+    unit = transform / transform[2, 2]
+    return Verdict(name, geometry.score, unit, flipped, overlap, likeness, geometry.inliers, geometry.pairs)

@@ -258,6 +258,18 @@ def test_a_file_that_is_no_picture_is_told_and_the_rest_is_registered(
     assert good["path"] == "local/harbour.jpg"
 
 
+def test_pictures_with_little_or_no_texture_are_registered_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.tile(np.arange(60, 200, dtype=np.uint8), (100, 1))).save(tmp_path / "gradient.png")
+    Image.new("RGB", (80, 60), "teal").save(tmp_path / "teal.png")
+    assert main(["register", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    gradient, teal = json.loads(out)
+    assert gradient["note"] == "too little texture: only plain copies will be found"
+    assert teal["note"].startswith("no texture: copies cannot be told apart")
+    assert gradient["note"] in err
+    assert teal["note"] in err
+
+
 def test_a_missing_file_is_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such file" in says(capsys, "register", "/no/such.jpg", code=1)
 

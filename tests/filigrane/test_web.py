@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from sqlalchemy import select
 
 from core.models import Match
@@ -40,7 +41,11 @@ def test_what_is_registered_after_the_crawl_is_matched_and_what_was_crawled_is_s
     filigrane(data, "register", str(original))
     with Services.open(Settings(data=data)) as services, services.database.read() as tx:
         assert [(match.query_url, match.verdict) for match in tx.scalars(select(Match))] == [(f"{site.url}/copy.jpg", "copy")]
-    own, hit = filigrane(data, "search", str(flipped))["matches"]
+    found = filigrane(data, "search", str(flipped), "--explain", str(tmp_path / "why.png"))
+    own, hit = found["matches"]
+    assert (found["candidates"], own["why"]["correspondences"] >= own["why"]["inliers"] > 10) == (1, True)
+    with Image.open(tmp_path / "why.png") as sheet:
+        assert (sheet.format, sheet.width > 2 * sheet.height) == ("PNG", True)
     assert (own["image"]["type"], own["paths"]) == ("registered", hit["paths"])
     assert (hit["image"]["type"], hit["image"]["url"], hit["image"]["page_url"]) == ("web", f"{site.url}/copy.jpg", f"{site.url}/")
     assert (hit["mirrored"], hit["paths"][0]["path"]) == (True, "local/a.jpg")

@@ -122,13 +122,17 @@ def test_a_search_tells_keys_verdicts_and_where(world: World, pipeline: Pipeline
     marked, registration = embed(photo(1))
     world.register("a.jpg", encoded(photo(1), "PNG"), watermark=registration)
     picture = given(encoded(resize(marked, 0.8), "JPEG", quality=80))
-    keyed, plain = pipeline.search(_asked(world), picture)
+    (keyed, plain), candidates = pipeline.search(_asked(world), picture)
+    assert candidates == 1
     assert (keyed.key_id, keyed.verdict, plain.key_id, plain.verdict) == (registration.key_id, "copy", "", "copy")
     assert keyed.p_value is not None
     assert keyed.transform is not None
     assert len(keyed.transform) == 9
-    (unverified,) = pipeline.search(_asked(world, similar=True), picture)
-    assert (unverified.verdict, unverified.p_value) == (None, None)
+    assert plain.why is not None
+    assert 10 < plain.why.inliers <= plain.why.correspondences
+    assert min(plain.why.likeness, plain.why.ncc) > 0.8
+    (unverified,), _ = pipeline.search(_asked(world, similar=True), picture)
+    assert (unverified.verdict, unverified.p_value, unverified.why) == (None, None, None)
 
 
 def test_an_unknown_transform_is_refused(world: World, pipeline: Pipeline) -> None:

@@ -20,7 +20,7 @@ _SCALES: Final = 3
 _SIGMA: Final = 1.0
 _ASSUMED_BLUR: Final = 0.5
 _TRUNCATE: Final = 2.5
-_EDGE: Final = 25.0
+_EDGE: Final = 12.0
 _FLOOR: Final = 0.3
 _ABOVE_NOISE: Final = 3.5
 _CELL_SIGMAS: Final = 3.0
@@ -53,7 +53,7 @@ class Plan(ctypes.Structure):
 
 
 def _plan() -> Plan:
-    made = Plan(scales=_SCALES, border=3, least=16, grid=10, sigma=_SIGMA, floor=_FLOOR, most_noise=0.25, second=0.7)
+    made = Plan(scales=_SCALES, border=5, least=16, grid=10, sigma=_SIGMA, floor=_FLOOR, most_noise=0.25, second=0.7)
     made.edge = (_EDGE + 1) ** 2 / _EDGE
     made.turn_step, made.step = _TURN_STEP, _CELL_SIGMAS * CELLS / SAMPLES
     for level in range(_SCALES + 3):

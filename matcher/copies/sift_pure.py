@@ -164,7 +164,8 @@ def _choose(found: Extrema, width: int, height: int, most: int) -> I64:
     zoom = (1 << found.octave).astype(np.float32)
     column, row = (_cell(at * zoom, side) for at, side in ((found.x, width), (found.y, height)))
     cell = row * PLAN.grid + column
-    strength = found.strength * np.sqrt(zoom * np.exp2(found.scale / np.float32(PLAN.scales)))
+    sigma = zoom * np.exp2(found.scale / np.float32(PLAN.scales))
+    strength = found.strength * np.sqrt(sigma * np.sqrt(sigma))
     order = np.lexsort((-strength, cell))
     first = np.searchsorted(cell[order], cell[order])
     rank = np.arange(len(order)) - first

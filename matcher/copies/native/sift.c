@@ -202,7 +202,8 @@ static int choose(Extrema *all, int width, int height, const Plan *plan, int32_t
         column = column < 0 ? 0 : column < plan->grid ? column : plan->grid - 1;
         row = row < 0 ? 0 : row < plan->grid ? row : plan->grid - 1;
         one->cell = row * plan->grid + column;
-        one->strength *= sqrtf(zoom * exp2f(one->scale / (float)plan->scales)); /* what is large survives shrinking */
+        float sigma = zoom * exp2f(one->scale / (float)plan->scales);
+        one->strength *= sqrtf(sigma * sqrtf(sigma)); /* what is large survives shrinking */
         start[one->cell + 1]++;
     }
     for (int cell = 0; cell < cells; cell++) start[cell + 1] += start[cell];

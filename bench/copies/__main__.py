@@ -24,7 +24,7 @@ from typing import Any, Final
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the libraries below load
 
-from bench.copies import augly_suite, costs, crawled, flat, goals, hostile, recall
+from bench.copies import augly_suite, costs, crawled, flat, goals, hostile, index, recall
 from bench.copies.attacks import ATTACKS
 from bench.copies.run import Run
 from bench.copies.sets import Part, sets
@@ -36,6 +36,7 @@ PARTS: Final[Mapping[str, ModuleType]] = {
     "flat": flat,
     "hostile": hostile,
     "crawled": crawled,
+    "index": index,
 }
 _QUICK: Final = ("jpeg_10", "resize_160px", "crop_10", "mirror", "rotate_45", "overlay_30", "meme", "screenshot")
 

@@ -29,14 +29,14 @@ EVERY: Final = 0xFFFFFFFF
 """Not a group, but all of them."""
 DEAD: Final = 0xFFFFFFFF
 """The group, or new number, of a picture that is left out."""
-PROBES: Final = 32
-BUDGET: Final = 3000
+PROBES: Final = 16
+BUDGET: Final = 600
 """Entries that are compared per feature of the query."""
 _FILL: Final = 4
 """A cell holds 2^4 entries in the mean, or up to twice as many."""
 _MAX_BITS: Final = 26
 _RANKS: Final = 8
-_HITS: Final = 20.0
+_HITS: Final = 12.0
 """The distance up to which entries are hits is such that a feature has so many by chance."""
 _MAX_DISTANCE: Final = 18
 

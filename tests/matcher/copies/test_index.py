@@ -14,6 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from matcher.copies import index as index_module
 from matcher.copies import parts as parts_module
 from matcher.copies import prints as prints_module
+from matcher.copies import segment as segment_module
 from matcher.copies.features import Fingerprint, fingerprint
 from matcher.copies.index import CANDIDATES, LEAST, Candidate, CopyIndex
 from matcher.copies.prints import Prints
@@ -52,7 +53,11 @@ def test_a_copy_is_found_among_others_and_nothing_else(prints: dict[int, Fingerp
     assert index.search(copies[-1][1]) == []
 
 
-def test_candidates_are_those_of_brute_force(prints: dict[int, Fingerprint], copies: list[tuple[int, Fingerprint]]) -> None:
+def test_candidates_are_those_of_brute_force(
+    prints: dict[int, Fingerprint], copies: list[tuple[int, Fingerprint]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a segment is so small that all of it is compared."""
+    monkeypatch.setattr(segment_module, "BUDGET", 4000)
     index, brute = CopyIndex[int](), BruteIndex[int]()
     for number, (seed, print_) in enumerate(prints.items()):
         index.add(seed, print_, number % 2)

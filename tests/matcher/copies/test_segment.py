@@ -81,8 +81,8 @@ def test_only_the_group_that_is_asked_for_is_looked_at(prints: list[Fingerprint]
 
 def test_another_groups_pictures_change_nothing_in_a_small_index(prints: list[Fingerprint], queries: list[Query]) -> None:
     """Up to a budget every entry is compared; then what others have there does not matter at all."""
-    alone, flood = Segment.build(prints[5:6]), Segment.build([prints[5]] * 20)
-    groups = np.ones(20, np.uint32)
+    alone, flood = Segment.build(prints[5:6]), Segment.build([prints[5]] * 5)
+    groups = np.ones(5, np.uint32)
     groups[0] = 0
     among = flood.vote(queries[0], groups=groups, group=0, among=1)
     assert among.pictures.tolist() == [0]

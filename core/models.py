@@ -341,6 +341,7 @@ class Match(Base):
         UniqueConstraint("account_id", "picture_id", "key_id", "sha256", "page_url"),
         Index("ix_matches_created", "account_id", "created", "id"),
         Index("ix_matches_site", "account_id", "picture_id", "site"),
+        Index("ix_matches_sha256", "account_id", "sha256"),
         {"sqlite_autoincrement": True},
     )
 

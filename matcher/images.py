@@ -23,8 +23,7 @@ from core.events import IMAGES, MEDIA, ImageFound, MediaChanged, MessageInvalid,
 from core.repo import accounts, crawls, healing
 from core.repo.matches import MatchDraft
 from core.services import Services
-from matcher.copies.features import Fingerprint
-from matcher.crawled.writer import CrawledWriter
+from matcher.crawled.writer import CrawledWriter, Found
 from matcher.decode import Decoders
 from matcher.member import TRIES, Member, Stopped, patiently
 from matcher.pipeline import Pipeline, Source
@@ -59,10 +58,10 @@ def run(services: Services, registry: Registry, pipeline: Pipeline, stop: thread
 
 
 class _Seen(NamedTuple):
-    """`print_`: where it is to be written, so that the picture can be searched."""
+    """What is written of a picture, so that it can be searched, and what is in it."""
 
     task: Task
-    print_: Fingerprint | None
+    crawled: Found
     drafts: list[MatchDraft]
 
 
@@ -102,7 +101,7 @@ class Images:
         tasks = self._wanted(list(self._readable(messages)))
         versions = self._patiently(partial(self._versions, tasks))
         found = [seen for task, source in self._sources(tasks) if (seen := self._see(_caught_up(task, versions), source)) is not None]
-        self._patiently(partial(self._crawled.store, [(seen.task.event, seen.print_) for seen in found]))
+        self._patiently(partial(self._crawled.store, [seen.crawled for seen in found]))
         for seen in found:
             _IMAGES.labels("matched" if seen.drafts else "nothing").inc()
         found += self._registered_since(found, versions)
@@ -113,7 +112,7 @@ class Images:
 
         def look() -> _Seen:
             print_ = self._pipeline.fingerprint(task.event.sha256, source) if self._crawled.wants(task.event) else None
-            return _Seen(task, print_, self._pipeline.matches(task.event, source))
+            return _Seen(task, self._crawled.found(task.event, print_), self._pipeline.matches(task.event, source))
 
         return self._attempt(task, look)
 

@@ -104,7 +104,10 @@ def _merge(services: Services, rows: Sequence[CrawledFile], parts: Sequence[byte
         return 0
     now = services.clock.now()
     days = services.settings.crawled_days
-    body, count = merged([file for _, file in opened], seen_since=now - timedelta(days=days) if days else None)
+    try:
+        body, count = merged([file for _, file in opened], seen_since=now - timedelta(days=days) if days else None)
+    except PictureFileInvalid as error:
+        return _cannot(rows[0], error)
     new = [_stored(services, rows[0].session_id, body, count, max(row.last_seen for row, _ in opened))] if count else []
     done = services.database.transact(lambda tx: crawled.replace(tx, [row.id for row, _ in opened], new, now))
     return len(opened) if done else 0
@@ -123,11 +126,16 @@ def _open(services: Services, row: CrawledFile, part: bytes) -> PictureFile | No
             raise PictureFileInvalid("other bytes than were stored")
         return PictureFile(memoryview(part))
     except PictureFileInvalid as error:
-        _UNREADABLE.inc()
-        log.error("scheduler.crawled_unreadable", file=row.id, session=row.session_id, key=row.key, error=str(error))
+        _cannot(row, error)
     if row.stored < services.clock.now() - _LOST:
         services.database.transact(partial(crawled.retire, file_ids=[row.id], now=services.clock.now()))
     return None
+
+
+def _cannot(row: CrawledFile, error: Exception) -> int:
+    _UNREADABLE.inc()
+    log.error("scheduler.crawled_unreadable", file=row.id, session=row.session_id, key=row.key, error=str(error))
+    return 0
 
 
 def _object(services: Services, key: str) -> bytes:

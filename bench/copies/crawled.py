@@ -141,7 +141,8 @@ class _Crawl:
         prints = [read_print(path.read_bytes()) for path in paths]
         writer, begun = CrawledWriter(self._services), time.process_time()
         for start in range(0, len(events), _POLL):
-            writer.store(list(zip(events[start : start + _POLL], prints[start : start + _POLL], strict=True)))
+            poll = zip(events[start : start + _POLL], prints[start : start + _POLL], strict=True)
+            writer.store([writer.found(event, print_) for event, print_ in poll])
         self._kept = len(paths)
         return {"write_ms": 1e3 * (time.process_time() - begun) / max(1, len(paths))}
 

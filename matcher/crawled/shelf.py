@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from core.errors import Unavailable
 from core.models import CrawledFile
 from core.objectstore import ObjectStore
 from matcher.crawled.file import PictureFile, PictureFileInvalid
@@ -41,7 +42,7 @@ class Shelf:
         Raises:
             ObjectMissing: its object is gone.
             PictureFileInvalid: these are not the bytes that were stored.
-            Unavailable: the store is away.
+            Unavailable: the store is away, or the local disk is full.
         """
         recent = self._small if row.length < _SMALL else self._mapped
         found = recent.get(row.sha256)
@@ -56,7 +57,13 @@ class Shelf:
         return memoryview(data)
 
     def _on_disk(self, row: CrawledFile) -> memoryview:
-        path = self._folder / f"{row.sha256}{_SUFFIX}"
+        try:
+            return self._local(row, self._folder / f"{row.sha256}{_SUFFIX}")
+        except OSError as error:
+            reason = f"a file of crawled pictures cannot be kept in {self._folder}: {error.strerror}"
+            raise Unavailable(reason, code="local_disk", retry_after=30) from error
+
+    def _local(self, row: CrawledFile, path: Path) -> memoryview:
         with suppress(FileNotFoundError, PictureFileInvalid):
             return self._map(row, path)
         self._folder.mkdir(parents=True, exist_ok=True)

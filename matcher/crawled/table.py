@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -62,12 +62,12 @@ def of_event(event: ImageFound, now: datetime, size: tuple[int, int] | None = No
         event.cycle,
         event.epoch,
         (event.bytes.seq, event.bytes.key, event.bytes.offset, event.bytes.length),
-        event.first_seen,
+        event.first_seen.astimezone(UTC),
         now,
         event.request_id,
         tuple((sighting.page_url, sighting.alt) for sighting in event.sightings),
         size,
-        event.last_modified,
+        event.last_modified.astimezone(UTC) if event.last_modified is not None else None,
     )
 
 

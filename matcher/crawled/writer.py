@@ -9,7 +9,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from core import telemetry
 from core.events import ImageFound
@@ -20,7 +20,14 @@ from matcher.copies.features import Fingerprint
 from matcher.crawled import file, table
 from matcher.crawled.table import CrawledPicture
 
-Found = tuple[ImageFound, Fingerprint | None]
+
+class Found(NamedTuple):
+    """A picture of a session's crawl, with its features, or as further pages of one that has them."""
+
+    session: int
+    picture: CrawledPicture
+    print_: Fingerprint | None
+
 
 FRESH: Final = f"{crawled.PREFIX}fresh/"
 _REMEMBERED: Final = 200_000
@@ -38,13 +45,18 @@ class CrawledWriter:
         self._services = services
         days = services.settings.crawled_days
         self._lasts = timedelta(days=days) / 2 if days else None
-        self._written: OrderedDict[tuple[int, bytes], datetime] = OrderedDict()
+        self._written: OrderedDict[tuple[int, str], datetime] = OrderedDict()
 
     def wants(self, event: ImageFound) -> bool:
         """Whether the picture's features are needed: they were not written for its session yet, as far as this process knows, or so long
         ago that they would be over before the picture is."""
-        written = self._written.get(_identity(event))
+        written = self._written.get((event.session, event.sha256))
         return written is None or (self._lasts is not None and self._services.clock.now() - written > self._lasts)
+
+    def found(self, event: ImageFound, print_: Fingerprint | None) -> Found:
+        """What is to be stored of it. Raises ValueError where the message's digests are none."""
+        size = (print_.width, print_.height) if print_ is not None else None
+        return Found(event.session, table.of_event(event, self._services.clock.now(), size), print_)
 
     def store(self, found: Sequence[Found]) -> None:
         """Stores and commits; what is missing of features is known already. Raises Unavailable."""
@@ -55,42 +67,37 @@ class CrawledWriter:
         body, drafts = _parts(key, found, now)
         self._services.store.put(key, body)
         self._services.database.transact(lambda tx: crawled.add(tx, drafts, now))
-        self._remember([event for event, print_ in found if print_ is not None], now)
-        _PICTURES.labels("pages").inc(sum(print_ is None for _, print_ in found))
+        self._remember([each for each in found if each.print_ is not None], now)
+        _PICTURES.labels("pages").inc(sum(each.print_ is None for each in found))
 
-    def _remember(self, events: Sequence[ImageFound], now: datetime) -> None:
-        for event in events:
-            self._written[_identity(event)] = now
-            self._written.move_to_end(_identity(event))
-        _PICTURES.labels("features").inc(len(events))
+    def _remember(self, found: Sequence[Found], now: datetime) -> None:
+        for session, picture, _ in found:
+            self._written[session, picture.digest] = now
+            self._written.move_to_end((session, picture.digest))
+        _PICTURES.labels("features").inc(len(found))
         while len(self._written) > _REMEMBERED:
             self._written.popitem(last=False)
-
-
-def _identity(event: ImageFound) -> tuple[int, bytes]:
-    return event.session, bytes.fromhex(event.sha256)
 
 
 def _parts(key: str, found: Sequence[Found], now: datetime) -> tuple[bytes, list[FileDraft]]:
     """The object's bytes, and a draft of each session's part."""
     sessions: dict[int, list[Found]] = {}
-    for event, print_ in found:
-        sessions.setdefault(event.session, []).append((event, print_))
+    for each in found:
+        sessions.setdefault(each.session, []).append(each)
     body, drafts = b"", []
     for session, some in sorted(sessions.items()):
-        pictures, prints = _once(some, now)
+        pictures, prints = _once(some)
         part = file.build(pictures, prints)
         drafts.append(file.draft(session, key, part, len(pictures), now, offset=len(body), fresh=True))
         body += part
     return body, drafts
 
 
-def _once(found: Sequence[Found], now: datetime) -> tuple[list[CrawledPicture], list[Fingerprint | None]]:
+def _once(found: Sequence[Found]) -> tuple[list[CrawledPicture], list[Fingerprint | None]]:
     """Each picture of a session once, with all pages."""
-    pictures: dict[str, list[CrawledPicture]] = {}
-    prints: dict[str, Fingerprint | None] = {}
-    for event, print_ in found:
-        size = (print_.width, print_.height) if print_ is not None else None
-        pictures.setdefault(event.sha256, []).append(table.of_event(event, now, size))
-        prints[event.sha256] = prints.get(event.sha256) or print_
+    pictures: dict[bytes, list[CrawledPicture]] = {}
+    prints: dict[bytes, Fingerprint | None] = {}
+    for _, picture, print_ in found:
+        pictures.setdefault(picture.sha256, []).append(picture)
+        prints[picture.sha256] = prints.get(picture.sha256) or print_
     return [table.joined(some) for some in pictures.values()], list(prints.values())

@@ -47,7 +47,8 @@ def print_of(seed: int) -> Fingerprint:
 def crawl(world: World, *seeds: int, sessions: Sequence[int] = ()) -> None:
     """A matcher's poll that found these pictures, in each of the sessions."""
     found = [world.found(bytes([seed]), session=session) for session in sessions or [world.session] for seed in seeds]
-    CrawledWriter(world.services).store([(event, print_of(seed)) for event, seed in zip(found, [*seeds] * len(found), strict=False)])
+    writer = CrawledWriter(world.services)
+    writer.store([writer.found(event, print_of(seed)) for event, seed in zip(found, [*seeds] * len(found), strict=False)])
 
 
 def rows(world: World) -> list[CrawledFile]:
@@ -176,7 +177,7 @@ def test_pictures_expire_when_no_page_shows_them_any_more(world: World, manual: 
 def test_a_writer_gives_the_features_again_before_they_are_over(world: World, manual: ManualClock) -> None:
     event, writer = world.found(b"\1"), CrawledWriter(world.services)
     assert writer.wants(event)
-    writer.store([(event, print_of(1))])
+    writer.store([writer.found(event, print_of(1))])
     assert not writer.wants(event)
     assert writer.wants(world.found(b"\1", session=2))
     manual.advance(DAYS / 2 * 86400 + 1)

@@ -25,6 +25,7 @@ def upgrade() -> None:
         segments.add_column(sa.Column("given_up", sa.DateTime(timezone=True), nullable=True))
     with op.batch_alter_table("accounts") as accounts:
         accounts.add_column(sa.Column("scanned_version", sa.BigInteger(), nullable=False, server_default="0"))
+    op.create_index("ix_matches_sha256", "matches", ["account_id", "sha256"])
     _create_crawled_files()
     op.create_table(
         "topics",

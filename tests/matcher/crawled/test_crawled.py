@@ -103,6 +103,12 @@ def test_further_pages_cost_no_features(crawls: Crawls) -> None:
     assert hit.pages == PAGES
 
 
+def test_a_message_that_cannot_be_kept_holds_up_no_other(crawls: Crawls) -> None:
+    crawls.crawl(crawls.found(jpeg(1), md5="no digest"), crawls.found(jpeg(2)))
+    assert [message.headers["code"] for message in polled(crawls.services, "images.dead")] == ["internal"]
+    assert [len(crawls.search(jpeg(seed, 60))) for seed in (1, 2)] == [0, 1]
+
+
 def test_what_is_registered_later_is_matched_with_what_was_crawled(crawls: Crawls) -> None:
     marked, registration = embed(photo(1))
     crawls.crawl(crawls.found(encoded(marked, "JPEG", quality=80), pages=PAGES), crawls.found(jpeg(2)), crawls.found(jpeg(3)))

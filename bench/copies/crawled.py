@@ -238,8 +238,7 @@ def markdown(result: Mapping[str, Any]) -> list[str]:
     return [
         head,
         "",
-        "| crawled | files | bytes per picture | opening new files, s | similar, ms | search, ms | hits "
-        "| new registration, s | matches |",
+        "| crawled | files | bytes per picture | opening new files, s | similar, ms | search, ms | hits | new registration, s | matches |",
         "|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",

@@ -39,6 +39,16 @@ def _registration(results: Results) -> float:
     return round(float(rows[1_000_000]["register_wall_s"]), 1)
 
 
+def _index(results: Results, pictures: int, figure: str) -> float:
+    rows = {row["pictures"]: row for row in (*results["index"]["filled"], *results["index"]["added"])}
+    return float(rows[pictures][figure])
+
+
+def _visible(results: Results) -> float:
+    """The longest, in ms."""
+    return max(max(row["added_ms"], row["removed_ms"]) for row in results["index"]["added"])
+
+
 GOALS: Final = (
     Goal(
         "recall at 0 false positives, affine + mirror", ">= .99", lambda r: _system(r, "filigrane, affine")["recall"], lambda v: v >= 0.99
@@ -51,6 +61,10 @@ GOALS: Final = (
     Goal("flat pictures, false copies among them", "0", lambda r: r["flat"]["false_copies"], lambda v: v == 0),
     Goal("processor time of a picture that is no copy", "<= 2.0x decoding", lambda r: _ratio(r, UNKNOWN), lambda v: v <= 2),
     Goal("processor time of a copy", "<= 2.0x decoding", lambda r: _ratio(r, KNOWN), lambda v: v <= 2),
+    Goal("search among 1 M registered, ms", "<= 1", lambda r: _index(r, 1_000_000, "search_ms"), lambda v: v <= 1),
+    Goal("search among 10 M registered, ms", "<= 2", lambda r: _index(r, 10_000_000, "search_ms"), lambda v: v <= 2),
+    Goal("memory per registered picture, bytes", "<= 2,000", lambda r: _index(r, 10_000_000, "bytes_per_picture"), lambda v: v <= 2000),
+    Goal("add or delete visible, ms", "<= 100", _visible, lambda v: v <= 100),
     Goal("a new registration among a million crawled pictures", "<= 60 s", _registration, lambda v: v <= 60),
     Goal("bad input: wrong answers", "0", lambda r: r["hostile"]["wrong"], lambda v: v == 0),
 )

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.copies import faiss_indexes
+from bench.copies import faiss_indexes, plots
 from bench.copies.faiss_indexes import Task
 from bench.copies.run import Run, spread_out
 from bench.copies.sets import Picture
@@ -260,6 +260,10 @@ _COLUMNS: Final = (
     *("pictures", "segments", "search, ms", "recall@12", "candidates of an unknown", "add, ms", "visible, ms", "removed, ms", "bytes"),
     *("save, s", "load, s"),
 )
+
+
+def plot(result: Mapping[str, Any], folder: Path) -> None:
+    plots.sizes([*result["added"], *result["filled"]], {1_000_000: 1.0, 10_000_000: 2.0}, folder / "copies-index.svg")
 
 
 def markdown(result: Mapping[str, Any]) -> list[str]:

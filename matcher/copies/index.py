@@ -58,8 +58,10 @@ class Found(Generic[Id]):
 class CopyIndex(Generic[Id]):
     """Registered pictures by id, each in a group. Thread-safe; what was added or removed counts at once."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """`folder`: where whole fingerprints are kept while it lives; the system's temporary one by default."""
+    def __init__(self, folder: Path | None = None, *, keep: bool = True) -> None:
+        """`folder`: where whole fingerprints are kept while it lives; the system's temporary one by default. `keep`: without, whoever adds
+        pictures keeps their fingerprints, and there is no `fingerprint`, `items` and `search`."""
+        self._keep = keep
         self._lock = threading.RLock()
         self._parts: tuple[Part[Id], ...] = ()
         self._stamps: dict[Id, int] = {}
@@ -92,11 +94,20 @@ class CopyIndex(Generic[Id]):
             except KeyError:
                 continue
 
+    def count(self, group: int) -> int:
+        """How many pictures the group has."""
+        return self._sizes[group]
+
+    def ids(self, group: int) -> set[Id]:
+        """The group's pictures."""
+        with self._lock:
+            return {part.ids[place] for part in self._parts for place in np.flatnonzero(part.groups == group).tolist()}
+
     def add(self, id_: Id, print_: Fingerprint, group: int = 0) -> None:
         """Registers a picture in a group (0 to 2^23 - 1); one with the same id is replaced."""
         if not 0 <= group < GROUPS:
             raise ValueError(f"a group is a number from 0 to {GROUPS - 1}, not {group}")
-        segment, data = Segment.build([print_]), print_.to_bytes()
+        segment, data = Segment.build([print_]), print_.to_bytes() if self._keep else b""
         with self._lock:
             before = self._stamps.get(id_)
             stamp = self._stamps[id_] = self._prints.append(data)
@@ -143,18 +154,18 @@ class CopyIndex(Generic[Id]):
         return sorted(found, key=lambda f: (f.verdict.name != "copy", -f.verdict.score))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes everything to a file, whole or not at all. Ids are what msgpack has: numbers, strings, bytes, tuples of them. Raises
-        OSError."""
+        """Writes everything that it keeps to a file, whole or not at all. Ids are what msgpack has: numbers, strings, bytes, tuples of
+        them. Raises OSError."""
         with self._lock:
             taken = Snapshot([Part(p.segment, p.ids, p.stamps, p.groups.copy()) for p in self._parts], self._prints, self._looks.to_bytes())
-        snapshot.write(taken, Path(path))
+        snapshot.write(taken, Path(path), prints=self._keep)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, folder: Path | None = None, verify: bool = True) -> CopyIndex[Id]:
+    def load(cls, path: str | os.PathLike[str], *, folder: Path | None = None, verify: bool = True, keep: bool = True) -> CopyIndex[Id]:
         """What `save` wrote; the file is mapped into memory and must not be changed. Without `verify` what lies between its tables is not
         looked at. Raises OSError, SnapshotInvalid."""
         taken: Snapshot[Id] = snapshot.read(Path(path), folder, verify=verify)
-        index = cls(folder)
+        index = cls(folder, keep=keep)
         index._prints, index._parts = taken.prints, tuple(taken.parts)
         try:
             index._looks = LookIndex.from_bytes(taken.looks)

@@ -87,12 +87,19 @@ class Prints:
 
     @classmethod
     def stored(
-        cls, file: Opened, stamps: Iterable[int], starts: Iterable[int], lengths: Iterable[int], folder: Path | None = None
+        cls,
+        file: Opened,
+        stamps: Iterable[int],
+        starts: Iterable[int],
+        lengths: Iterable[int],
+        folder: Path | None = None,
+        *,
+        begin: int = 0,
     ) -> Prints:
-        """Those in a file that is not written to: what is added goes to another one."""
+        """Those in a file that is not written to: what is added goes to another one. `begin`: no stamp from there on was given out."""
         prints = cls(folder)
         prints._old = _Pieces(file, array("q", stamps), array("q", starts), array("I", lengths))
-        prints._next = prints._old.stamps[-1] + 1 if prints._old.stamps else 0
+        prints._next = max(begin, prints._old.stamps[-1] + 1 if prints._old.stamps else 0)
         return prints
 
     @property
@@ -107,10 +114,11 @@ class Prints:
         return pieces.dead > max(_REWRITTEN, pieces.end // 2)
 
     def append(self, data: bytes) -> int:
-        """The stamp, greater than all before it."""
+        """The stamp, greater than all before it. Of no bytes nothing is kept but that."""
         with self._lock:
             stamp, self._next = self._next, self._next + 1
-            self._new.append(stamp, data)
+            if data:
+                self._new.append(stamp, data)
         return stamp
 
     def read(self, stamp: int) -> bytes:

@@ -54,13 +54,13 @@ class _Table(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     looks: tuple[int, int]
 
 
-def write(snapshot: Snapshot[Id], path: Path) -> None:
-    """The file is there whole or not at all. Raises OSError."""
+def write(snapshot: Snapshot[Id], path: Path, *, prints: bool = True) -> None:
+    """The file is there whole or not at all; without `prints` only what candidates need. Raises OSError."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with draft.open("wb") as file:
             file.write(bytes(_ROOM))
-            table = _write_body(snapshot, file)
+            table = _write_body(snapshot, file, prints=prints)
             start = file.tell()
             file.write(table)
             header = _HEADER.pack(_MAGIC, zlib.crc32(table), start, len(table))
@@ -73,10 +73,10 @@ def write(snapshot: Snapshot[Id], path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _write_body(snapshot: Snapshot[Id], file: IO[bytes]) -> bytes:
+def _write_body(snapshot: Snapshot[Id], file: IO[bytes], *, prints: bool) -> bytes:
     """Everything between header and table; returns the table."""
     rows, crc = [], 0
-    for stamp in sorted(stamp for part in snapshot.parts for stamp in part.stamps[part.groups != DEAD].tolist()):
+    for stamp in sorted(stamp for part in snapshot.parts for stamp in part.stamps[part.groups != DEAD].tolist()) if prints else ():
         try:
             data = snapshot.prints.read(stamp)
         except KeyError:  # removed since
@@ -85,7 +85,7 @@ def _write_body(snapshot: Snapshot[Id], file: IO[bytes]) -> bytes:
         crc = zlib.crc32(data, crc)
         file.write(data)
     columns = np.array(rows, np.int64).reshape(-1, 3).T
-    parts = [_write_part(part, columns[0], file) for part in snapshot.parts]
+    parts = [_write_part(part, columns[0] if prints else part.stamps, file) for part in snapshot.parts]
     stamps, starts, lengths = (column.astype("<i8").tobytes() for column in columns)
     looks = file.tell(), len(snapshot.looks)
     file.write(snapshot.looks)
@@ -121,7 +121,8 @@ def _read(file: Opened, folder: Path | None, *, verify: bool) -> Snapshot[Any]:
     stamps, starts, lengths = (np.frombuffer(column, "<i8") for column in (table.stamps, table.starts, table.lengths))
     if verify and _checksum(data, starts.tolist(), lengths.tolist()) != table.crc:
         raise SnapshotInvalid("the fingerprints' checksum does not fit")
-    prints = Prints.stored(file, stamps.tolist(), starts.tolist(), lengths.tolist(), folder)
+    begin = 1 + max((int(part.stamps[-1]) for part in parts if len(part.stamps)), default=-1)
+    prints = Prints.stored(file, stamps.tolist(), starts.tolist(), lengths.tolist(), folder, begin=begin)
     return Snapshot(parts, prints, bytes(data[table.looks[0] : sum(table.looks)]))
 
 

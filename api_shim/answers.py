@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
+import msgspec
 import structlog
 
 from core import events
@@ -20,7 +21,7 @@ from core.models import Account
 from core.services import Services
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 IN_FLIGHT: Final = 16
 """Searches of this process that wait at the same time; the next one is told to come again."""
@@ -39,7 +40,7 @@ class Answers:
         self._services = services
         self._lock = threading.Lock()
         self._places = threading.BoundedSemaphore(IN_FLIGHT)
-        self._waiting: dict[str, Future[SearchAnswered]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -103,11 +104,10 @@ class Answers:
     def _ask(self, question: SearchAsked) -> SearchAnswered:
         """Publishes the question and waits for its answer until its deadline. Raises Unavailable: none came."""
         self._listen()
-        future: Future[SearchAnswered] = Future()
-        self._waiting[question.search] = future
+        waiting = self._waiting[question.search] = _Waiting()
         try:
             self._services.bus.publish([Outgoing(SEARCHES, question.search, events.encode(question), {"request_id": question.request_id})])
-            return future.result((question.deadline - self._services.clock.now()).total_seconds())
+            return waiting.whole.result((question.deadline - self._services.clock.now()).total_seconds())
         except FutureTimeout as error:
             raise Unavailable("the search was not answered in time", code="search_timeout", retry_after=5) from error
         finally:
@@ -139,5 +139,32 @@ class Answers:
         except MessageInvalid as error:
             _log.warning("answers.unreadable", details=error.details)
             return
-        if isinstance(answer, SearchAnswered) and (future := self._waiting.pop(answer.search, None)) is not None:
-            future.set_result(answer)
+        if isinstance(answer, SearchAnswered) and (waiting := self._waiting.get(answer.search)) is not None:
+            waiting.put(answer)
+
+
+class _Waiting:
+    """A question of which parts are answered; the answer of one shard is already whole. `put` is called by one thread."""
+
+    def __init__(self) -> None:
+        self.whole: Future[SearchAnswered] = Future()
+        self._parts: dict[int, SearchAnswered] = {}
+
+    def put(self, part: SearchAnswered) -> None:
+        """The last one counts that each shard gave: it may have been asked twice, and answered in another life."""
+        self._parts[part.shard] = part
+        parts = [found for shard in range(part.shards) if (found := self._parts.get(shard)) is not None]
+        if len(parts) == part.shards and not self.whole.done():
+            self.whole.set_result(_merged(parts))
+
+
+def _merged(parts: Sequence[SearchAnswered]) -> SearchAnswered:
+    """What all shards found; what one could not say, nobody can."""
+    failed = next((part for part in parts if part.error_code is not None), None)
+    counts = [part.candidates for part in parts if part.candidates is not None]
+    return failed or msgspec.structs.replace(
+        parts[0],
+        hits=tuple(hit for part in parts for hit in part.hits),
+        web=tuple(hit for part in parts for hit in part.web),
+        candidates=sum(counts) if counts else None,
+    )

@@ -27,7 +27,7 @@ import skimage.data
 from core.events import IMAGES, ImageFound, StoredAt
 from core.services import Services
 from core.settings import Settings
-from matcher.member import GROUP
+from core.shards import GROUP
 from matcher.pixels import U8
 from tests.matcher.pictures import crop, encoded, opened, photo, resize
 from tests.matcher.world import World

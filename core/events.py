@@ -13,6 +13,7 @@ import msgspec
 from core.errors import InvalidInput
 
 IMAGES: Final = "images"
+FEATURES: Final = "features"
 MEDIA: Final = "media"
 SEARCHES: Final = "searches"
 RESULTS: Final = "results"
@@ -61,6 +62,14 @@ class ImageFound(msgspec.Struct, frozen=True, tag="image_found"):
     width: int | None = None
     height: int | None = None
     last_modified: datetime | None = None
+    v: int = 1
+
+
+class FeaturesFound(msgspec.Struct, frozen=True, tag="features_found"):
+    """A picture that was found, and its fingerprint (some 40 kB): for every shard of what is registered. Key: sha256."""
+
+    image: ImageFound
+    fingerprint: bytes
     v: int = 1
 
 
@@ -170,10 +179,13 @@ class SearchAnswered(msgspec.Struct, frozen=True, tag="search_answered"):
     web: tuple[WebHit, ...] = ()
     candidates: int | None = None
     """How many registered pictures the index proposed; None where none were asked for."""
+    shard: int = 0
+    shards: int = 1
+    """The answer is whole once each of so many shards has given its part."""
     v: int = 1
 
 
-Event = ImageFound | MediaChanged | SessionWoken | SearchAsked | SearchAnswered
+Event = ImageFound | FeaturesFound | MediaChanged | SessionWoken | SearchAsked | SearchAnswered
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)

@@ -16,6 +16,7 @@ from core import scrub
 from core.errors import FiligraneError
 from core.events import IMAGES
 from core.services import Services
+from core.shards import GROUP
 
 PATIENCE: Final = 5.0
 """Seconds that a part may take to answer."""
@@ -35,7 +36,7 @@ def checks_of(services: Services) -> dict[str, Check]:
     return {
         "database": database,
         "object store": lambda: next(iter(services.store.list("queries/")), None),
-        "bus": lambda: services.bus.lag(IMAGES, "matcher"),
+        "bus": lambda: services.bus.lag(IMAGES, GROUP),
     }
 
 

@@ -87,6 +87,14 @@ class Settings(BaseSettings):
         description="GiB of the local disk on which a matcher keeps the crawled pictures' features near at hand.",
     )
 
+    registry_shards: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Parts that what is registered is divided into, each held by matchers of its own (docs/operations.md).",
+    )
+    registry_shard: int = Field(default=0, ge=0, description="Which of these parts a matcher holds, from 0 on.")
+
     metrics_listen: str = Field(
         default="",
         pattern=r"^(\S+:\d{1,5})?$",
@@ -140,6 +148,12 @@ class Settings(BaseSettings):
     def _one_secret_for_all(self) -> Self:
         if self.database_url.startswith("postgresql") and not self.secret_key:
             raise ValueError("FILIGRANE_SECRET_KEY is needed where machines share a database: they must agree on it")
+        return self
+
+    @model_validator(mode="after")
+    def _a_shard_that_there_is(self) -> Self:
+        if self.registry_shard >= self.registry_shards:
+            raise ValueError(f"FILIGRANE_REGISTRY_SHARD is below FILIGRANE_REGISTRY_SHARDS ({self.registry_shards})")
         return self
 
     @property

@@ -20,7 +20,7 @@ from core.version import version
 OK: Final = 0
 FAILED: Final = 1
 REFUSED: Final = 2
-_TOPICS: Final = ("images", "searches")
+_TOPICS: Final = ("images", "features", "searches")
 """Those with dead letters."""
 
 Command = Callable[[argparse.Namespace], int]

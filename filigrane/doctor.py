@@ -34,7 +34,7 @@ from core.objectstore import ObjectStore
 from core.repo import figures, healing
 from core.services import open_bus, open_database, open_store
 from core.settings import Settings
-from matcher.member import GROUP
+from core.shards import lags
 
 State = Literal["ok", "warning", "failed"]
 PATIENCE: Final = 20.0
@@ -225,8 +225,9 @@ def _bus(patient: Patient) -> Iterator[Finding]:
             if time.monotonic() > until:
                 raise Unavailable("a message was acknowledged and does not come back", code="bus_mute")
     yield Finding("bus", "ok", f"a message went ({1000 * took:.0f} ms) and came back")
-    lag = bus.lag(IMAGES, GROUP)
-    yield Finding("bus", "ok", f"{lag} messages of pictures wait for a matcher")
+    for reader, lag in lags(bus, patient.settings.registry_shards).items():
+        whom = "a matcher" if reader == IMAGES else f"the matchers of shard {reader}"
+        yield Finding("bus", "ok", f"{lag} messages of pictures wait for {whom}")
 
 
 # --- what they tell together

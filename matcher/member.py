@@ -19,8 +19,8 @@ from core.bus import Consumer, Message
 from core.errors import Unavailable
 from core.monitor import beat
 from core.services import Services
+from core.shards import GROUP
 
-GROUP: Final = "matcher"
 TRIES: Final = 3
 """For one message; then it lies with the dead letters."""
 _POLL_SECONDS: Final = 0.5
@@ -44,10 +44,19 @@ class Member:
     """
 
     def __init__(
-        self, services: Services, topic: str, stop: threading.Event, work: Work, *, at_once: int, missed: Callable[[], None] | None = None
+        self,
+        services: Services,
+        topic: str,
+        stop: threading.Event,
+        work: Work,
+        *,
+        at_once: int,
+        group: str = GROUP,
+        missed: Callable[[], None] | None = None,
     ) -> None:
         self._services = services
         self._topic = topic
+        self._group = group
         self._stop = stop
         self._work = work
         self._missed = missed
@@ -57,7 +66,7 @@ class Member:
         """Until the worker is to stop."""
         working = ThreadPoolExecutor(1, thread_name_prefix=self._topic)
         try:
-            consumer = self._patiently(partial(self._services.bus.consume, self._topic, GROUP))
+            consumer = self._patiently(partial(self._services.bus.consume, self._topic, self._group))
             try:
                 while not self._stop.is_set():
                     self._turn(consumer, working)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, Generic, TypeVar
@@ -25,7 +25,7 @@ from matcher.copies.geometry import MODELS, Model
 from matcher.copies.index import Candidate
 from matcher.copies.verdict import Verdict, judge
 from matcher.pixels import F64, U8, scaling
-from matcher.registry import AccountRegistry, Registry
+from matcher.registry import Registry
 from matcher.watermark.detect import Detection, detect_all
 from matcher.watermark.keys import Registration
 
@@ -67,31 +67,34 @@ class Pipeline:
     """Used by several threads; each picture's fingerprint, and what was found in it, is kept for when it comes again."""
 
     def __init__(self, registry: Registry) -> None:
+        self.shard = registry.shard
         self._registry = registry
         self._prints: _Cache[Fingerprint] = _Cache(_FINGERPRINTS)
         self._finds: _Cache[tuple[Find, ...]] = _Cache(_FINDS)
 
-    def registries(self, event: ImageFound) -> list[AccountRegistry]:
-        """Whose pictures are looked for: the session's account, caught up to the message; for shared sessions, everybody's."""
-        own = self._registry.of(event.account, event.registry_version)
-        return self._registry.everyone() if event.shared else [own]
-
     def known(self, event: ImageFound) -> bool:
-        """Whether `matches` will need no bytes."""
-        return all((r.account, r.version, event.sha256) in self._finds or not len(r.copies) for r in self.registries(event))
+        """Whether `matches` will need no bytes. Raises Unavailable."""
+        account = self._caught_up(event)
+        return not self._registry.size(account) or (account, self._registry.state(account), event.sha256) in self._finds
 
     def matches(self, event: ImageFound, source: Source) -> list[MatchDraft]:
-        """A draft for each find and page. Raises what `source` does."""
-        registries = [registry for registry in self.registries(event) if len(registry.copies)]
-        known = [self._finds.get((registry.account, registry.version, event.sha256)) for registry in registries]
-        finds = [find for some in known if some is not None for find in some]
-        if None in known:
-            # all of them again: a key counts in the p-value whoever registered it
-            finds = []
-            for registry, version, found in self._look(registries, event.sha256, source):
-                self._finds.put((registry.account, version, event.sha256), found)
-                finds += found
+        """A draft for each find and page. Raises Unavailable, and what `source` does."""
+        account = self._caught_up(event)
+        key = (account, self._registry.state(account), event.sha256)  # read first: what is found may be newer, never older
+        finds = self._finds.get(key) if self._registry.size(account) else ()
+        if finds is None:
+            query = self.fingerprint(event.sha256, source)
+            finds = tuple(self._look(self._candidates(query, account), query, source.pixels, CRAWL_MODEL))
+            self._finds.put(key, finds)
         return [draft for find in finds for draft in drafts(event, find)]
+
+    def _caught_up(self, event: ImageFound) -> int | None:
+        """Whose pictures are looked for, up to date: the session's account's, or (None) everybody's for shared sessions."""
+        if event.shared:
+            self._registry.catch_up_all()
+            return None
+        self._registry.catch_up(event.account, event.registry_version)
+        return event.account
 
     def fingerprint(self, sha256: str, source: Source) -> Fingerprint:
         """The picture's, kept for when it comes again. Raises what `source` does."""
@@ -101,64 +104,57 @@ class Pipeline:
             self._prints.put(sha256, known)
         return known
 
-    def _look(
-        self, registries: Sequence[AccountRegistry], sha256: str, source: Source
-    ) -> list[tuple[AccountRegistry, int, tuple[Find, ...]]]:
-        """What each registry has in the picture. All candidates are known before the first key is tried: each key counts in the p-value."""
-        versions = [r.version for r in registries]
-        query, pixels, tried = self.fingerprint(sha256, source), cache(source.pixels), _Tried(self._registry)
-        with stage_seconds.labels("candidates").time():
-            candidates = [r.copies.candidates(query) for r in registries]
-        for registry, proposed in zip(registries, candidates, strict=True):
-            tried.count(registry, proposed)
-        return [
-            (registry, version, finds_in(registry, proposed, query, pixels, tried, CRAWL_MODEL))
-            for registry, version, proposed in zip(registries, versions, candidates, strict=True)
-        ]
-
     def search(self, event: SearchAsked, source: Source) -> tuple[list[SearchHit], int]:
         """The asking account's pictures in a query, and how many were looked at.
 
-        Raises InvalidInput for an unknown transform, and what `source` does.
+        Raises InvalidInput for an unknown transform, Unavailable, and what `source` does.
         """
         model: Model | None = next((m for m in MODELS if m == event.transform), None)
         if model is None:
             raise InvalidInput(f"transform is one of {', '.join(MODELS)}", code="bad_transform")
-        registry = self._registry.of(event.account, event.registry_version)
+        self._registry.catch_up(event.account, event.registry_version)
         query = source.fingerprint()
-        proposed = registry.copies.candidates(query)
         if event.similar:
-            return [_unverified(c) for c in proposed], len(proposed)
-        tried = _Tried(self._registry)
-        tried.count(registry, proposed)
-        finds = finds_in(registry, proposed, query, cache(source.pixels), tried, model)
-        return [hit(find) for find in finds], len(proposed)
+            alike = self._registry.similar(query, event.account)
+            return [_unverified(c) for c in alike], len(alike)
+        proposed = self._candidates(query, event.account)
+        return [hit(find) for find in self._look(proposed, query, source.pixels, model)], len(proposed)
+
+    def _candidates(self, query: Fingerprint, account: int | None) -> list[Candidate[int]]:
+        with stage_seconds.labels("candidates").time():
+            return self._registry.candidates(query, account)
+
+    def _look(self, candidates: Sequence[Candidate[int]], query: Fingerprint, pixels: Callable[[], U8], model: Model) -> Iterator[Find]:
+        """What is in the picture. All candidates are known before the first key is tried: each key counts in the p-value.
+
+        What other shards try is not known here. A shard of n counts its own keys n times: a false alarm at level p then has at most the
+        chance p / n in each shard, and p in all of them together (a union bound with equal weights). The same holds for the pictures
+        that a verdict counts.
+        """
+        shards = self.shard.of
+        marked = [(c, self._registry.registrations(c.id)) for c in candidates]
+        tried, pixels = shards * sum(len(registrations) for _, registrations in marked), cache(pixels)
+        for candidate, registrations in marked:
+            try:
+                print_ = self._registry.fingerprint(candidate.id)
+            except KeyError:  # deleted meanwhile
+                continue
+            with stage_seconds.labels("judge").time():
+                verdict = judge(print_, query, model, max(1, shards * self._registry.size(candidate.group)))
+            detections = _detect(pixels(), query, registrations, tried) if registrations else []
+            yield from finds_of(candidate, verdict, registrations, detections)
 
 
-def finds_in(
-    registry: AccountRegistry,
-    candidates: Sequence[Candidate[int]],
-    query: Fingerprint,
-    pixels: Callable[[], U8],
-    tried: _Tried,
-    model: Model,
-) -> tuple[Find, ...]:
-    """Judges each candidate and tries each of its keys: detections first, then copies."""
-    finds: list[Find] = []
-    for candidate in candidates:
-        try:
-            print_ = registry.copies.fingerprint(candidate.id)
-        except KeyError:  # deleted meanwhile
-            continue
-        with stage_seconds.labels("judge").time():
-            verdict = judge(print_, query, model, max(1, len(registry.copies)))
-        registrations = tried.registrations(registry, candidate.id)
-        detections = _detect(pixels(), query, registrations, tried.total) if registrations else []
-        detected = [(r, d) for r, d in zip(registrations, detections, strict=True) if d.marked]
-        finds += [Find(registry.account, candidate.id, r.key_id, verdict, d, True) for r, d in detected]
-        if verdict is not None and verdict.name == "copy":
-            finds.append(Find(registry.account, candidate.id, "", verdict, None, bool(detected)))
-    return tuple(finds)
+def finds_of(
+    candidate: Candidate[int], verdict: Verdict | None, registrations: Sequence[Registration], detections: Sequence[Detection]
+) -> Iterator[Find]:
+    """Detections first, then the copy."""
+    account, picture = candidate.group, candidate.id
+    detected = [(r, d) for r, d in zip(registrations, detections, strict=True) if d.marked]
+    for registration, detection in detected:
+        yield Find(account, picture, registration.key_id, verdict, detection, True)
+    if verdict is not None and verdict.name == "copy":
+        yield Find(account, picture, "", verdict, None, bool(detected))
 
 
 def _detect(rgb: U8, print_: Fingerprint, registrations: Sequence[Registration], tried: int) -> list[Detection]:
@@ -173,21 +169,6 @@ def _detect(rgb: U8, print_: Fingerprint, registrations: Sequence[Registration],
 
 def _unit(transform: F64) -> F64:
     return np.asarray(transform / transform[2, 2])
-
-
-class _Tried:
-    """The keys that are tried on one picture, over all candidates and accounts."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self.total = 0
-
-    def registrations(self, registry: AccountRegistry, picture: int) -> list[Registration]:
-        keys = [key.lmk_key for key in registry.keys.get(picture, ()) if key.lmk_key is not None]
-        return [found for key in keys if (found := self._registry.registration(key)) is not None]
-
-    def count(self, registry: AccountRegistry, candidates: Sequence[Candidate[int]]) -> None:
-        self.total += sum(len(self.registrations(registry, c.id)) for c in candidates)
 
 
 def drafts(event: ImageFound, find: Find) -> list[MatchDraft]:

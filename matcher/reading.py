@@ -11,9 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from core.bus import Message
 from core.errors import Corrupt, FiligraneError, InvalidImage, ObjectMissing, Unavailable
@@ -36,12 +35,12 @@ _LOOK_SECONDS: Final = 0.5
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A message and the picture that it tells of."""
+class Task(NamedTuple):
+    """A message and the picture that it tells of; `fingerprint`: its bytes, where the message has it."""
 
     message: Message
     event: ImageFound
+    fingerprint: bytes = b""
 
 
 class Reader:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Final
 
+import msgspec
 import structlog
 from structlog.contextvars import bound_contextvars
 
@@ -18,9 +19,9 @@ from core.services import Services
 from matcher.crawled.library import CrawledLibrary
 from matcher.crawled.searching import WebSearch
 from matcher.decode import Decoders
-from matcher.images import place
 from matcher.member import TRIES, Member, Stopped, patiently
 from matcher.pipeline import Pipeline, Source
+from matcher.tasks import place
 
 _DIED: Final = "decoder_died"
 _INTERNAL: Final = "internal"
@@ -30,9 +31,9 @@ _SEARCHES: Final = telemetry.counter("filigrane_matcher_searches", "Searches, by
 
 
 def run(services: Services, pipeline: Pipeline, library: CrawledLibrary, decoders: Decoders, stop: threading.Event) -> None:
-    """Works as a member of the group on the topic `searches` until `stop` is set."""
+    """Works as a member of the shard's group on the topic `searches` until `stop` is set."""
     searches = Searches(services, pipeline, library, decoders, stop)
-    Member(services, SEARCHES, stop, searches.work, at_once=1).run()
+    Member(services, SEARCHES, stop, searches.work, at_once=1, group=pipeline.shard.group).run()
 
 
 class Searches:
@@ -74,7 +75,9 @@ class Searches:
         log.info("matcher.search_answered", hits=len(reply.hits), web=len(reply.web), code=reply.error_code)
         if reply.error_code in (_DIED, _INTERNAL):
             self._bury(message, reply.error_code, reply.error_details or "")
-        self._patiently(partial(self._services.bus.publish, [Outgoing(RESULTS, event.reply_to, encode(reply))]))
+        shard, shards = self._pipeline.shard
+        said = encode(msgspec.structs.replace(reply, shard=shard, shards=shards))
+        self._patiently(partial(self._services.bus.publish, [Outgoing(RESULTS, event.reply_to, said)]))
 
     def _reply(self, event: SearchAsked) -> SearchAnswered:
         """Tried again, while somebody waits, where another try may help. Raises Stopped."""
@@ -91,7 +94,8 @@ class Searches:
             data = self._services.store.get(event.key)
             source = Source(cache(partial(self._decoders.fingerprint, data)), partial(self._decoders.pixels, data))
             hits, candidates = self._pipeline.search(event, source) if event.category != WEB else ([], None)
-            web = self._web.search(event, source.fingerprint()) if event.category != PRIVATE else []
+            # what was crawled is not divided: one shard looks through it
+            web = self._web.search(event, source.fingerprint()) if event.category != PRIVATE and not self._pipeline.shard.number else []
             return SearchAnswered(event.search, tuple(hits), web=tuple(web), candidates=candidates)
         except FiligraneError as error:
             return SearchAnswered(event.search, (), error.code, error.details)

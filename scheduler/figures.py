@@ -10,10 +10,9 @@ from typing import Final
 from core.events import IMAGES
 from core.repo import crawled, figures
 from core.services import Services
+from core.shards import lags
 from core.telemetry import gauge
 
-MATCHERS: Final = "matcher"
-"""The group that reads `images`."""
 _STATES: Final = ("pending", "running", "done", "failed", "paused")
 
 _SESSIONS: Final = gauge("filigrane_scheduler_sessions", "Sessions by state.", ["state"])
@@ -22,6 +21,7 @@ _UNSENT: Final = gauge("filigrane_scheduler_unsent_pieces", "Stored journal piec
 _UNSENT_AGE: Final = gauge("filigrane_scheduler_unsent_seconds", "Age of the oldest of them; 0 without any.")
 _CRAWLED: Final = gauge("filigrane_scheduler_crawled", "Crawled pictures that can be searched: their files, pictures and bytes.", ["of"])
 _LAG: Final = gauge("filigrane_scheduler_images_lag", "Messages of `images` that the matchers have not finished.")
+_SHARDS: Final = gauge("filigrane_scheduler_features_lag", "Messages of `features` that a shard's matchers have not finished.", ["shard"])
 _LOOKED: Final = gauge("filigrane_scheduler_figures_seconds", "When these gauges were last brought up to date, in seconds since 1970.")
 
 
@@ -37,7 +37,8 @@ def look(services: Services) -> Iterator[int]:
     _UNSENT_AGE.set(_age(waiting.oldest_unsent, services.clock.now()))
     for name, count in zip(("files", "pictures", "bytes"), kept, strict=True):
         _CRAWLED.labels(name).set(count)
-    _LAG.set(services.bus.lag(IMAGES, MATCHERS))
+    for reader, lag in lags(services.bus, services.settings.registry_shards).items():
+        (_LAG if reader == IMAGES else _SHARDS.labels(reader)).set(lag)
     _LOOKED.set(time.time())
     yield 1
 

@@ -14,13 +14,13 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from core.bus.embedded import EmbeddedBus
-from core.events import IMAGES, RESULTS, SEARCHES, SESSIONS
+from core.events import FEATURES, IMAGES, RESULTS, SEARCHES, SESSIONS
 from core.repo import crawls, retention
 from core.repo.healing import MESSAGES_KEPT
 from core.services import Services
 
 DAY: Final = timedelta(days=1)
-KEEP: Final = {IMAGES: MESSAGES_KEPT, SEARCHES: DAY, RESULTS: DAY, SESSIONS: DAY}
+KEEP: Final = {IMAGES: MESSAGES_KEPT, FEATURES: DAY, SEARCHES: DAY, RESULTS: DAY, SESSIONS: DAY}
 """How long the embedded bus keeps what every group has committed. `media` is compacted instead."""
 JOURNALS: Final = MESSAGES_KEPT + DAY
 """How long a cycle's pieces outlive its batch: messages that a bus drops unread, for their age, can still be built again."""

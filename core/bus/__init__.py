@@ -17,6 +17,8 @@ from core.telemetry import counter
 MAX_MESSAGE_BYTES: Final = 1_000_000
 RETENTION_DAYS: Final = 7
 """How long messages are kept, at least; dead letters for ever, of a compacted topic the last of each key."""
+_SHORT: Final = {"features": 1}
+"""Large messages, which can be made again from others."""
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 missed_total = counter("filigrane_bus_missed_total", "Times that messages were found to be gone before a reader had them.", ["topic"])
@@ -108,6 +110,11 @@ def checked(topic: str) -> str:
     if not _TOPIC.fullmatch(topic):
         raise InvalidInput(f"not a topic's name: {topic!r}", code="topic_invalid")
     return topic
+
+
+def retention_days(topic: str) -> int:
+    """How long a cluster keeps the topic's messages, at least."""
+    return _SHORT.get(topic, RETENTION_DAYS)
 
 
 def check_size(message: Outgoing, size: int) -> None:

@@ -227,6 +227,16 @@ def changes(tx: Session, account_id: int, since_version: int, to_version: int | 
     return _states(tx, tx.scalars(later.order_by(Picture.version, Picture.id)).all())
 
 
+def registered(tx: Session, account_id: int) -> list[int]:
+    """The ids of the pictures that the account has registered."""
+    return list(tx.scalars(select(Picture.id).where(Picture.account_id == account_id, Picture.deleted.is_(False))))
+
+
+def states(tx: Session, picture_ids: Sequence[int]) -> list[MediaChanged]:
+    """The whole current state of those that exist, in no order."""
+    return _states(tx, pictures(tx, picture_ids))
+
+
 def linked(tx: Session, picture_id: int, key_id: str, *, key_detected: bool = False) -> list[Media]:
     """The media that a find of a picture is about; see `concerned`."""
     return concerned(of_pictures(tx, [picture_id]).get(picture_id, ()), key_id, key_detected=key_detected)

@@ -19,15 +19,14 @@ from sqlalchemy.orm import Session
 from api_shim import present, schemas
 from core import outbox
 from core.errors import Conflict, Unavailable
-from core.events import IMAGES
 from core.models import Batch, CrawlSession
 from core.repo import crawls, matches
 from core.services import Services
+from core.shards import lags
 from crawler.journal import Image, Page, decode_piece
 from filigrane.commands import Caller, say
 from filigrane.serve import CRAWLER, AlreadyRunning, Running, lock, running_on
 from filigrane.supervisor import Child, Supervisor, environment
-from matcher.member import GROUP
 
 _TICK: Final = 0.1
 _DEATHS: Final = 4
@@ -139,7 +138,7 @@ class _Own:
         """Whether our matcher has still to look at pictures. A running `serve` matches on by itself."""
         if self._supervisor is None or not self._session.search:
             return False
-        return self._services.bus.lag(IMAGES, GROUP) > 0
+        return any(lags(self._services.bus, self._services.settings.registry_shards).values())
 
     @property
     def _log(self) -> Path:

@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session
 
 from core.bus import deadletters
 from core.bus.deadletters import Letter
-from core.events import IMAGES, SEARCHES
+from core.events import FEATURES, IMAGES, SEARCHES
 from core.models import Segment
 from core.repo import healing
 from core.services import Services
 from crawler.publish import PieceUnreadable
 from filigrane.commands import opened, result
 
-TOPICS: Final = (IMAGES, SEARCHES)
+TOPICS: Final = (IMAGES, FEATURES, SEARCHES)
 
 
 def list_all(given: argparse.Namespace) -> int:

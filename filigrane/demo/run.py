@@ -27,6 +27,7 @@ from core.models import Batch, CrawlSession, Match, Segment
 from core.repo import accounts, crawls, matches
 from core.services import Services
 from core.settings import PREFIX, load
+from core.shards import GROUP
 from core.urls import registrable_domain
 from filigrane.demo import show
 from filigrane.demo.report import Report, compare, expected
@@ -34,7 +35,6 @@ from filigrane.demo.site import Original, Served, build, serve
 from filigrane.serve import Running, children, free_port, healthy, lock, url_of
 from filigrane.supervisor import Supervisor
 from matcher import registrar
-from matcher.member import GROUP
 from matcher.pixels import U8
 from matcher.watermark.keys import Registration
 

@@ -24,10 +24,13 @@ from core.leases import Held
 from core.repo import crawled
 from core.repo.matches import MatchDraft
 from core.services import Services
-from matcher.crawled.library import CrawledLibrary, Opened, WebCandidate, events_of
+from matcher.copies.features import Fingerprint
+from matcher.copies.verdict import judge
+from matcher.crawled.library import CrawledLibrary, Opened, events_of
 from matcher.decode import Decoders
+from matcher.images import features
 from matcher.member import TRIES, Stopped, patiently
-from matcher.pipeline import Pipeline, Source
+from matcher.pipeline import CRAWL_MODEL, Pipeline, Source
 from matcher.reading import is_away, stored_bytes
 from matcher.recording import record
 from matcher.registry import Registry
@@ -135,32 +138,45 @@ class Registrations:
 
     def _scan(self, change: MediaChanged, files: Sequence[Opened]) -> int:
         """How many matches there are. Raises Unavailable."""
-        registry = self._registry.of(change.account, change.version)
+        self._registry.catch_up(change.account, change.version)
+        look = self._matched if self._registry.shard.alone else self._spread
         try:
-            print_ = registry.copies.fingerprint(change.picture)
+            print_ = self._registry.fingerprint(change.picture)
         except KeyError:  # deleted, or its fingerprint is unreadable, which the registry has said
             return 0
         count = misses = 0
         for candidate in self._library.candidates(files, print_, _CANDIDATES):
-            drafts = [draft for draft in self._drafts(candidate, files, change.version) if draft.picture_id == change.picture]
-            count, misses = count + len(drafts), 0 if drafts else misses + 1
-            record(self._services, drafts)
+            found = look(events_of(files, candidate.sha256, change.version), change.picture, print_)
+            count, misses = count + found, 0 if found else misses + 1
             if misses == _MISSES or self._stop.is_set():
                 break
         return count
 
-    def _drafts(self, candidate: WebCandidate, files: Sequence[Opened], version: int) -> list[MatchDraft]:
-        """What the pipeline finds in the picture, as in one that was just crawled, for each session that has it."""
-        return [draft for event in events_of(files, candidate.sha256, version) for draft in self._matches(event)]
+    def _matched(self, events: Sequence[ImageFound], picture: int, print_: Fingerprint) -> int:
+        """How many matches of the registered picture the pipeline finds in one that was crawled by these sessions, as if just now."""
+        drafts = [draft for event in events for draft in self._matches(event) if draft.picture_id == picture]
+        record(self._services, drafts)
+        return len(drafts)
+
+    def _spread(self, events: Sequence[ImageFound], picture: int, print_: Fingerprint) -> int:
+        """Tells the shards of it, one of which holds the registered picture; in how many of the events it is."""
+        found = [(event, query) for event in events if (query := self._readable(self._source(event).fingerprint, event)) is not None]
+        self._services.bus.publish([features(event, query) for event, query in found])
+        verdicts = [judge(print_, query, CRAWL_MODEL, 1) for _, query in found[:1]]
+        return sum(len(found) for verdict in verdicts if verdict is not None and verdict.name == "copy")
 
     def _matches(self, event: ImageFound) -> list[MatchDraft]:
+        return self._readable(partial(self._pipeline.matches, event, self._source(event)), event) or []
+
+    def _readable(self, work: Callable[[], T], event: ImageFound) -> T | None:
+        """None where the picture cannot be read."""
         try:
-            return self._pipeline.matches(event, self._source(event))
+            return work()
         except FiligraneError as error:
             if is_away(error):
                 raise
             log.warning("crawled.picture_unreadable", session=event.session, sha256=event.sha256, code=error.code, reason=error.details)
-            return []
+            return None
 
     def _source(self, event: ImageFound) -> Source:
         data = cache(partial(stored_bytes, self._services, event))

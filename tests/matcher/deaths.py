@@ -15,8 +15,9 @@ from core.events import IMAGES
 from core.repo import crawled, matches
 from core.services import Services
 from core.settings import Settings
-from matcher import images, worker
+from matcher import worker
 from matcher.crawled import registrations
+from matcher.tasks import Tasks
 
 PLACES: Final = ("polled", "filing", "inserting", "inserted", "committed")
 SCANNING: Final = ("inserting", "marking")
@@ -39,7 +40,7 @@ class Death:
 def match_until_killed(settings: Settings, place: str, nth: int, at_once: int = 8) -> None:
     """The real matcher, in small turns."""
     death = Death(place, nth)
-    images._AT_ONCE = at_once  # type: ignore[misc]
+    Tasks.AT_ONCE = at_once
     registrations._LEASE_SECONDS = 1.0  # type: ignore[misc]
     matches.record = _dying(matches.record, death, "inserting")
     crawled.add = _dying(crawled.add, death, "filing")

@@ -12,8 +12,8 @@ import pytest
 
 from core.errors import Unavailable
 from core.services import Services
+from core.shards import GROUP
 from matcher import worker
-from matcher.member import GROUP
 from tests.matcher.pictures import encoded, photo
 from tests.matcher.world import World
 

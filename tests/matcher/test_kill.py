@@ -15,8 +15,8 @@ import pytest
 from core.events import IMAGES
 from core.services import Services
 from core.settings import Settings
+from core.shards import GROUP
 from matcher.crawled.library import CrawledLibrary
-from matcher.member import GROUP
 from scheduler.crawled import merge
 from tests.matcher.deaths import PLACES, SCANNING, match_until_killed
 from tests.matcher.pictures import crop, encoded, mirror, photo, resize

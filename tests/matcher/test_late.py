@@ -38,8 +38,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def images(world: World, decoders: Decoders) -> Iterator[Images]:
-    registry = Registry(world.services)
-    made = Images(world.services, registry, Pipeline(registry), decoders, threading.Event())
+    made = Images(world.services, Pipeline(Registry(world.services)), decoders, threading.Event())
     yield made
     made.close()
 

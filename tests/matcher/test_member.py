@@ -18,9 +18,10 @@ from core.bus.kafka import KafkaBus
 from core.errors import Unavailable
 from core.services import Services
 from core.settings import Settings
+from core.shards import GROUP
 from matcher import member, worker
 from matcher.decode import Decoders
-from matcher.member import GROUP, Member, patiently
+from matcher.member import Member, patiently
 from tests.matcher.pictures import encoded, photo
 from tests.matcher.world import World
 

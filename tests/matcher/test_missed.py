@@ -17,8 +17,8 @@ from core.models import Topic
 from core.repo import crawls
 from core.services import Services
 from core.settings import Settings
+from core.shards import GROUP
 from crawler.journal import Image, Piece, Pointer, encode_piece
-from matcher.member import GROUP
 from scheduler import heal
 from tests.core.crawled import begin, hold, segment
 from tests.core.test_bus_kafka import drop

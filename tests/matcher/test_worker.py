@@ -14,11 +14,12 @@ from core.errors import Unavailable
 from core.events import IMAGES, RESULTS, SEARCHES, SearchAnswered, SearchAsked, Sighting, StoredAt, decode, encode
 from core.repo import crawls
 from core.services import Services
+from core.shards import GROUP
 from matcher import worker
 from matcher.crawled.library import CrawledLibrary
 from matcher.decode import Decoders
 from matcher.images import Images
-from matcher.member import GROUP, Stopped, patiently
+from matcher.member import Stopped, patiently
 from matcher.pipeline import Pipeline
 from matcher.reading import Task, stretches
 from matcher.registry import Registry
@@ -35,8 +36,7 @@ def world(services: Services) -> World:
 
 @pytest.fixture
 def images(services: Services, decoders: Decoders) -> Iterator[Images]:
-    registry = Registry(services)
-    made = Images(services, registry, Pipeline(registry), decoders, threading.Event())
+    made = Images(services, Pipeline(Registry(services)), decoders, threading.Event())
     yield made
     made.close()
 

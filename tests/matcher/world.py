@@ -18,9 +18,9 @@ from core.events import IMAGES, SEARCHES, ImageFound, Sighting, StoredAt, encode
 from core.models import Account, Match
 from core.repo import accounts, crawled, crawls
 from core.services import Services
+from core.shards import GROUP
 from matcher import worker
 from matcher.decode import read_pixels, read_print
-from matcher.member import GROUP
 from matcher.pipeline import Source
 from matcher.registrar import Registered, prepare, register
 from matcher.watermark.keys import Registration

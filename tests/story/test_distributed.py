@@ -20,8 +20,8 @@ from core.errors import Unavailable
 from core.events import IMAGES
 from core.repo import crawls
 from core.services import Services
+from core.shards import GROUP
 from filigrane.demo.site import Served, build, serve, watermark
-from matcher.member import GROUP
 from tests.story.cluster import ROLES, Deployment, deployment
 from tests.story.test_serve_under_kills import add_sessions, all_done, assert_counts, assert_every_copy_once, copies, register_all
 

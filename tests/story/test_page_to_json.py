@@ -21,9 +21,9 @@ from api_shim.app import create_app
 from core import outbox
 from core.repo import accounts
 from core.services import Services
+from core.shards import GROUP
 from matcher import registrar
 from matcher import worker as matcher
-from matcher.member import GROUP
 from tests.crawler.crawling import running, wait_until
 from tests.site import Reply, Site
 

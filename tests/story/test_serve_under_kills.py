@@ -19,11 +19,11 @@ from core.events import IMAGES
 from core.repo import accounts, crawls, matches
 from core.services import Services
 from core.settings import Settings
+from core.shards import GROUP
 from core.urls import registrable_domain
 from filigrane.demo.report import Sighting, expected, sighting, smallest_gap
 from filigrane.demo.site import Served, build, serve, watermark
 from matcher import registrar
-from matcher.member import GROUP
 from matcher.watermark.keys import Registration
 from tests.crawler.crawling import batches, pictures, rows, session_of, wait_until
 

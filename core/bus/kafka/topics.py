@@ -10,7 +10,7 @@ from typing import Any, Final
 from kafka import KafkaAdminClient
 from kafka.errors import NoError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 
-from core.bus import RETENTION_DAYS, checked
+from core.bus import checked, retention_days
 from core.bus.kafka.clients import Clients
 from core.errors import InvalidInput, Unavailable
 
@@ -80,8 +80,8 @@ class Topics:
     def _config(self, topic: str) -> dict[str, str]:
         if topic in self._compacted:
             return {"cleanup.policy": "compact"}
-        days = -1 if topic.endswith(".dead") else RETENTION_DAYS * 86_400_000
-        return {"cleanup.policy": "delete", "retention.ms": str(days)}
+        milliseconds = -1 if topic.endswith(".dead") else retention_days(topic) * 86_400_000
+        return {"cleanup.policy": "delete", "retention.ms": str(milliseconds)}
 
 
 def _is_ready(found: Any) -> bool:

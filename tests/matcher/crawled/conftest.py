@@ -20,7 +20,7 @@ from tests.matcher.crawled.crawls import Crawls
 def crawls(services: Services, decoders: Decoders) -> Iterator[Crawls]:
     registry, library, stop = Registry(services), CrawledLibrary(services), threading.Event()
     pipeline = Pipeline(registry)
-    images = Images(services, registry, pipeline, decoders, stop)
+    images = Images(services, pipeline, decoders, stop)
     registrations = Registrations(services, registry, pipeline, library, decoders, stop)
     yield Crawls(services, images, library, registrations, WebSearch(services, library, decoders))
     images.close()

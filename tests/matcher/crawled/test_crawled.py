@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pytest
+from sqlalchemy.orm import Session
 
 from core.errors import InvalidInput
 from core.models import CrawledFile
+from core.repo import accounts, media
 from core.repo import crawls as sessions
-from core.repo import media
 from matcher.crawled import searching
 from matcher.watermark.embed import embed
 from tests.matcher.crawled.crawls import Crawls
@@ -167,17 +170,17 @@ def test_registered_while_it_is_crawled_the_writer_looks_again(crawls: Crawls, m
 
 def test_registered_while_it_is_crawled_the_registrar_looks_after_the_file(crawls: Crawls, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is committed, the registration comes after the writer has read the versions."""
-    versions = crawls.images._versions
+    versions = accounts.registry_versions
     asked = []
 
-    def then(tasks: object) -> dict[int, int]:
-        found = versions(tasks)  # type: ignore[arg-type]
+    def then(tx: Session, only: Collection[int] | None = None) -> dict[int, int]:
+        found = versions(tx, only)
         asked.append(found)
         if len(asked) == 2:
             crawls.register("a.jpg", jpeg(1, 95))
         return found
 
-    monkeypatch.setattr(crawls.images, "_versions", then)
+    monkeypatch.setattr(accounts, "registry_versions", then)
     crawls.crawl(crawls.found(jpeg(1), pages=PAGES))
     assert crawls.matches() == []
     crawls.registrations.turn()

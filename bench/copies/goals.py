@@ -46,7 +46,7 @@ def _index(results: Results, pictures: int, figure: str) -> float:
 
 def _visible(results: Results) -> float:
     """The longest, in ms."""
-    return max(max(row["added_ms"], row["removed_ms"]) for row in results["index"]["added"])
+    return float(max(max(row["added_ms"], row["removed_ms"]) for row in results["index"]["added"]))
 
 
 GOALS: Final = (

@@ -30,6 +30,8 @@ _MAGIC: Final = b"FGF2"
 _UNITS: Final = np.array([1 / 128, 1 / 128, 1 / 128, 360 / 65_536], np.float32)
 LEVEL: Final = 12
 _TEXTURED: Final = 80
+_SEEN_WHOLE: Final = 2.2  # diameter of the smallest features that are found where the whole picture is shown at SIDE
+_CELLS: Final = 8
 
 
 class FingerprintInvalid(ValueError):
@@ -57,7 +59,9 @@ class Fingerprint:
     @property
     def textured(self) -> bool:
         """Whether it can be found when it was cropped, turned or covered; with too little texture only plain copies are found."""
-        return len(self.points) >= _TEXTURED
+        seen = self.points[self.points[:, 2] >= _SEEN_WHOLE, :2]
+        cells = np.unique((seen * (_CELLS / np.array(self.small))).astype(int), axis=0)
+        return len(seen) >= _TEXTURED and len(cells) >= _CELLS**2 / 4
 
     @property
     def note(self) -> str | None:

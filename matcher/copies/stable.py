@@ -30,6 +30,8 @@ _PLACE: Final = 2.0
 _ZOOM: Final = 0.4
 _TURN: Final = 25.0
 _ALIKE: Final = 160.0
+_OWN: Final = 2.0
+_LENGTH: Final = 512.0
 _REPEATED: Final = 110.0
 _ENOUGH: Final = 4.0
 _LEAST: Final = 1.8
@@ -53,12 +55,20 @@ class Copy(NamedTuple):
 
 
 def stable_features(image: U8, small: tuple[int, int], most: int) -> Features:
-    """At most `most` features of an H x W picture, in pixels of one of size `small` (width, height): those that serve most, first."""
+    """At most `most` features of an H x W picture, in pixels of one of size `small` (width, height): those that serve most, first.
+
+    A descriptor is the mean of what the feature looked like wherever it came back.
+    """
     found = _distinct(_at_sizes(image, small))
     if not len(found.points):
         return found
-    returns = np.stack([_comes_back(found, copy) for copy in copies(image, small)], axis=1)
-    return found.taken(_greedy(returns, _repeats(found), most))
+    returns, sums = [], _OWN * found.descriptors.astype(np.float32)
+    for copy in copies(image, small):
+        rows, descriptors = _comes_back(found, copy)
+        np.add.at(sums, rows, descriptors)
+        returns.append(np.bincount(rows, minlength=len(found.points)) > 0)
+    order = _greedy(np.stack(returns, axis=1), _repeats(found), most)
+    return Features(found.points[order], _mean(sums[order]))
 
 
 # ---- candidates
@@ -211,9 +221,10 @@ def _harmed(image: U8, change: _Change, seed: int) -> U8:
 # ---- choice
 
 
-def _comes_back(found: Features, copy: Copy) -> Bool:
-    """Which features are found in the copy: at their place, with their size, direction and descriptor."""
-    moved, back = _moved(found.points, copy.transform), np.zeros(len(found.points), np.bool_)
+def _comes_back(found: Features, copy: Copy) -> tuple[npt.NDArray[np.int64], U8]:
+    """Which features (rows, some of them twice) are found in the copy, at their place, with their size, direction and descriptor; and
+    the descriptors that they have there."""
+    moved = _moved(found.points, copy.transform)
     height, width = copy.image.shape
     shown = np.flatnonzero((moved[:, 0] > 0) & (moved[:, 0] < width) & (moved[:, 1] > 0) & (moved[:, 1] < height) & (moved[:, 2] > _LEAST))
     points, descriptors = extract(copy.image, _ASKED)
@@ -221,8 +232,13 @@ def _comes_back(found: Features, copy: Copy) -> Bool:
     rows, columns = np.nonzero(_squares(here, points) < _PLACE**2)
     step = found.descriptors[shown[rows]].astype(np.float32) - descriptors[columns]
     same = _fit(here[rows], points[columns], _ZOOM, _TURN) & ((step * step).sum(axis=1) < _ALIKE**2)
-    back[shown[rows[same]]] = True
-    return back
+    return shown[rows[same]], descriptors[columns[same]]
+
+
+def _mean(sums: F32) -> U8:
+    """Descriptors (n x 128) in the direction of the sums, as long as those of `extract`."""
+    length = np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
+    return np.asarray((sums / length * _LENGTH).round().clip(0, 255), np.uint8)
 
 
 def _repeats(found: Features) -> Bool:
@@ -234,13 +250,12 @@ def _repeats(found: Features) -> Bool:
 
 
 def _greedy(returns: Bool, repeats: Bool, most: int) -> npt.NDArray[np.int64]:
-    """Features (rows of `returns`, n x copies) one by one: each adds most to the copies in which the fewest have come back, and what looks
-    like one that is taken already counts half."""
+    """Features (rows of `returns`, n x copies) one by one, as long as they come back at all: each adds most to the copies in which the
+    fewest have come back, and what looks like one that is taken already counts half."""
     gain, came, free = returns.astype(np.float64), np.zeros(returns.shape[1]), np.ones(len(returns))
-    order = []
-    for _ in range(min(most, len(returns))):
-        worth = (gain @ (1 / (_ENOUGH + came)) + 1e-9) * free
-        best = int(worth.argmax())
+    order: list[int] = []
+    while len(order) < min(most, int(returns.any(axis=1).sum())):
+        best = int(((gain @ (1 / (_ENOUGH + came))) * free).argmax())
         order.append(best)
         came += gain[best]
         free[repeats[best]] *= 0.5

@@ -28,7 +28,7 @@ def found(print_: Fingerprint, query: Fingerprint, place: tuple[float, float, fl
     [
         (lambda rgb: jpeg(resize(rgb, 0.3), 30), (0.0, 0.0, 1.0), 50),
         (lambda rgb: jpeg(crop(rgb, 0.3, 0.1, 0.5), 60), (0.3, 0.1, 0.5), 25),
-        (lambda rgb: crop(rgb, 0.11, 0.56, 0.32), (0.11, 0.56, 0.32), 4),
+        (lambda rgb: crop(rgb, 0.11, 0.56, 0.32), (0.11, 0.56, 0.32), 5),
     ],
     ids=["small", "quarter", "tenth"],
 )

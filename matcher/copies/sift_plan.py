@@ -30,7 +30,7 @@ _TURN_WINDOW: Final = 1.5
 
 
 class Plan(ctypes.Structure):
-    """The same fields, in the same order, as `Plan` in native/sift.c, which says what they mean."""
+    """The same fields, in the same order, as `Plan` in native/sift.h, which says what they mean."""
 
     _fields_ = (
         ("scales", ctypes.c_int32),

@@ -11,6 +11,9 @@
 #define CLONED
 #endif
 
+/* For functions of one file of the library that another one calls. */
+#define HIDDEN __attribute__((visibility("hidden")))
+
 #define INLINE static inline __attribute__((always_inline))
 
 #endif

@@ -1,37 +1,11 @@
 /* Local features after Lowe 2004, of a gray picture: extrema of a difference-of-Gaussians scale space, spread over the picture, each with
- * one or two directions and a RootSIFT descriptor. `sift_plan.py` hands in every constant, `sift_pure.py` has the
- * same in NumPy, sum by sum: without -ffast-math both come to the same points. */
+ * one or two directions and a RootSIFT descriptor (sift_describe.c). `sift_plan.py` hands in every constant, `sift_pure.py` has the same in
+ * NumPy, sum by sum: without -ffast-math both come to the same points. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "native.h"
-
-enum { MAX_LEVELS = 8, MAX_RADIUS = 12, MAX_OCTAVES = 8, SAMPLES = 16, PATCH = SAMPLES + 2, CELLS = 4, BINS = 8, TURNS = 36, AROUND = 12 };
-
-/* The same fields, in the same order, as `Plan` in sift_plan.py. */
-typedef struct {
-    int32_t scales;                          /* levels per octave in which extrema are sought: S; an octave has S + 3 levels */
-    int32_t border;                          /* pixels of an octave's edge without points */
-    int32_t least;                           /* an octave's shorter side is at least this long */
-    int32_t grid;                            /* the picture has grid x grid cells */
-    int32_t radius[MAX_LEVELS];              /* of the blur that makes each level of the one below */
-    float taps[MAX_LEVELS][MAX_RADIUS + 1];  /* its weights from the middle outwards */
-    float sigma;                             /* of an octave's first level, in pixels of the octave */
-    float floor;                             /* the least contrast of a point */
-    float noise[MAX_LEVELS];                 /* and per unit of noise, for each level */
-    float most_noise;                        /* more than this is texture */
-    float edge;                              /* the largest trace^2 / determinant */
-    float second;                            /* a second direction has this share of the first one's weight */
-    float turn_step, step;                   /* samples of a patch for directions and for descriptors: steps in sigmas */
-    float around[AROUND * AROUND];           /* weights of a patch's samples for directions */
-    float pool[CELLS][SAMPLES];              /* share of each row (and column) in each row (and column) of cells, and its weight */
-} Plan;
-
-typedef struct {
-    const float *pixels;
-    int width, height;
-} Level;
+#include "sift.h"
 
 typedef struct {
     float x, y, scale, strength; /* in pixels of the octave; scale in levels above the octave's first */
@@ -91,11 +65,13 @@ CLONED static void subtract(const float *restrict a, const float *restrict b, fl
 /* ---- extrema ---- */
 
 /* Whether each pixel of a row stands out of its six nearest neighbours, in the picture and in scale, by more than the threshold. */
-CLONED static void flags(const float *below, const float *here, const float *above, int width, float least, uint8_t *restrict out, int from, int to) {
+CLONED static void flags(const float *below, const float *here, const float *above, int width, float least, uint8_t *restrict out, int from,
+                         int to) {
     const float *up = here - width, *down = here + width;
     for (int x = from; x < to; x++) {
         float v = here[x], a = here[x - 1], b = here[x + 1], c = up[x], d = down[x], e = below[x], f = above[x];
-        float high = a > b ? a : b, low = a < b ? a : b, high2 = c > d ? c : d, low2 = c < d ? c : d, high3 = e > f ? e : f, low3 = e < f ? e : f;
+        float high = a > b ? a : b, high2 = c > d ? c : d, high3 = e > f ? e : f;
+        float low = a < b ? a : b, low2 = c < d ? c : d, low3 = e < f ? e : f;
         high = high > high2 ? high : high2;
         low = low < low2 ? low : low2;
         high3 = high3 > least ? high3 : least;
@@ -198,7 +174,8 @@ static int choose(Extrema *all, int width, int height, const Plan *plan, int32_t
     for (size_t i = 0; i < all->count; i++) {
         Extremum *one = all->items + i;
         float zoom = (float)(1 << one->octave);
-        int column = (int)(one->x * zoom * (float)plan->grid / (float)width), row = (int)(one->y * zoom * (float)plan->grid / (float)height);
+        int column = (int)(one->x * zoom * (float)plan->grid / (float)width);
+        int row = (int)(one->y * zoom * (float)plan->grid / (float)height);
         column = column < 0 ? 0 : column < plan->grid ? column : plan->grid - 1;
         row = row < 0 ? 0 : row < plan->grid ? row : plan->grid - 1;
         one->cell = row * plan->grid + column;
@@ -220,152 +197,6 @@ static int choose(Extrema *all, int width, int height, const Plan *plan, int32_t
     }
     free(order);
     return taken;
-}
-
-/* ---- directions and descriptors ---- */
-
-typedef float Lanes __attribute__((vector_size(4 * BINS)));
-
-/* A square of samples around a point, turned: each sample's gradient as magnitude and turn (0..1). */
-typedef struct {
-    float magnitude[SAMPLES * SAMPLES], turn[SAMPLES * SAMPLES];
-} Gradients;
-
-/* `count` values of the level, bilinear, at x + along u - across v, y + across u + along v; `inside`: 1 where that lies in the picture. */
-INLINE void sample(const Level *level, float x, float y, float along, float across, int side, float *restrict values, float *restrict inside) {
-    float a[PATCH * PATCH], b[PATCH * PATCH], near[PATCH * PATCH][2], far[PATCH * PATCH][2];
-    int32_t at[PATCH * PATCH];
-    float right = (float)(level->width - 1), bottom = (float)(level->height - 1), middle = 0.5f * (float)(side - 1);
-    int width = level->width, last_x = width - 2, last_y = level->height - 2;
-    for (int row = 0; row < side; row++) {
-        float v = (float)row - middle;
-        for (int column = 0; column < side; column++) {
-            int i = row * side + column;
-            float u = (float)column - middle;
-            float fx = x + (along * u - across * v), fy = y + (across * u + along * v);
-            float cx = fx > 0.0f ? fx : 0.0f, cy = fy > 0.0f ? fy : 0.0f;
-            cx = cx < right ? cx : right;
-            cy = cy < bottom ? cy : bottom;
-            int32_t ix = (int32_t)cx, iy = (int32_t)cy;
-            ix = ix < last_x ? ix : last_x;
-            iy = iy < last_y ? iy : last_y;
-            a[i] = cx - (float)ix;
-            b[i] = cy - (float)iy;
-            at[i] = iy * width + ix;
-            inside[i] = (cx == fx) & (cy == fy) ? 1.0f : 0.0f;
-        }
-    }
-    for (int i = 0; i < side * side; i++) {
-        memcpy(near[i], level->pixels + at[i], sizeof near[i]);
-        memcpy(far[i], level->pixels + at[i] + width, sizeof far[i]);
-    }
-    for (int i = 0; i < side * side; i++) {
-        float top = near[i][0] + a[i] * (near[i][1] - near[i][0]), low = far[i][0] + a[i] * (far[i][1] - far[i][0]);
-        values[i] = top + b[i] * (low - top);
-    }
-}
-
-INLINE void gradients(const Level *level, float x, float y, float along, float across, int side, Gradients *out) {
-    float values[PATCH * PATCH], inside[PATCH * PATCH];
-    int patch = side + 2;
-    sample(level, x, y, along, across, patch, values, inside);
-    for (int row = 0; row < side; row++)
-        for (int column = 0; column < side; column++) {
-            const float *at = values + (row + 1) * patch + column + 1;
-            float gx = at[1] - at[-1], gy = at[patch] - at[-patch];
-            float ax = fabsf(gx), ay = fabsf(gy), big = ax > ay ? ax : ay, small = ax > ay ? ay : ax;
-            float a = small / (big + 1e-20f), s = a * a;
-            float angle = ((-0.0464964749f * s + 0.15931422f) * s - 0.327622764f) * s * a + a; /* atan, within 2e-4 */
-            angle = angle * 0.15915494f;
-            angle = ay > ax ? 0.25f - angle : angle;
-            angle = gx < 0.0f ? 0.5f - angle : angle;
-            angle = gy < 0.0f ? 1.0f - angle : angle;
-            out->turn[row * side + column] = angle < 1.0f ? angle : 0.0f;
-            out->magnitude[row * side + column] = sqrtf(gx * gx + gy * gy) * inside[(row + 1) * patch + column + 1];
-        }
-}
-
-/* At most two directions, as turns; how many. */
-CLONED static int directions(const Level *level, float x, float y, float step, const Plan *plan, float *out) {
-    Gradients seen;
-    float raw[2][TURNS] = {{0}}, all[TURNS], smooth[TURNS];
-    int32_t bins[AROUND * AROUND];
-    gradients(level, x, y, step, 0.0f, AROUND, &seen);
-    for (int i = 0; i < AROUND * AROUND; i++) {
-        seen.magnitude[i] = seen.magnitude[i] * plan->around[i];
-        bins[i] = (int32_t)(seen.turn[i] * TURNS);
-    }
-    for (int i = 0; i < AROUND * AROUND; i += 2) {
-        raw[0][bins[i]] += seen.magnitude[i];
-        raw[1][bins[i + 1]] += seen.magnitude[i + 1];
-    }
-    for (int i = 0; i < TURNS; i++) all[i] = raw[0][i] + raw[1][i];
-    int best = 0, second = -1;
-    for (int i = 0; i < TURNS; i++) {
-        float near = all[(i + 1) % TURNS] + all[(i + TURNS - 1) % TURNS], far = all[(i + 2) % TURNS] + all[(i + TURNS - 2) % TURNS];
-        smooth[i] = 0.375f * all[i] + (0.25f * near + 0.0625f * far);
-        if (smooth[i] > smooth[best]) best = i;
-    }
-    for (int i = 0; i < TURNS; i++) {
-        int peak = smooth[i] > smooth[(i + 1) % TURNS] && smooth[i] >= smooth[(i + TURNS - 1) % TURNS];
-        if (i != best && peak && smooth[i] >= plan->second * smooth[best] && (second < 0 || smooth[i] > smooth[second])) second = i;
-    }
-    for (int k = 0; k < (second < 0 ? 1 : 2); k++) {
-        int i = k ? second : best;
-        float before = smooth[(i + TURNS - 1) % TURNS], after = smooth[(i + 1) % TURNS], bend = before - 2.0f * smooth[i] + after;
-        float at = (float)i + 0.5f + (bend < 0.0f ? 0.5f * (before - after) / bend : 0.0f);
-        at = at * (1.0f / TURNS);
-        out[k] = at < 1.0f ? at : at - 1.0f;
-    }
-    return second < 0 ? 1 : 2;
-}
-
-CLONED static void describe(const Level *level, float x, float y, float along, float across, const Plan *plan, uint8_t *restrict out) {
-    Gradients seen;
-    float lines[SAMPLES][SAMPLES * BINS] = {{0}}, cells[CELLS][SAMPLES * BINS] = {{0}}, whole[CELLS * CELLS * BINS] = {0};
-    float share[SAMPLES * SAMPLES];
-    int32_t bins[SAMPLES * SAMPLES];
-    gradients(level, x, y, along, across, SAMPLES, &seen);
-    for (int i = 0; i < SAMPLES * SAMPLES; i++) {
-        float at = seen.turn[i] * BINS;
-        bins[i] = (int32_t)at;
-        share[i] = seen.magnitude[i] * (at - (float)bins[i]);
-        seen.magnitude[i] = seen.magnitude[i] - share[i];
-    }
-    for (int i = 0; i < SAMPLES * SAMPLES; i++) {
-        float *to = lines[0] + i * BINS;
-        to[bins[i]] = seen.magnitude[i];
-        to[(bins[i] + 1) & (BINS - 1)] = share[i];
-    }
-    for (int cell = 0; cell < CELLS; cell++)
-        for (int row = 0; row < SAMPLES; row++) {
-            float weight = plan->pool[cell][row];
-            if (weight == 0.0f) continue;
-            for (int i = 0; i < SAMPLES * BINS; i++) cells[cell][i] = cells[cell][i] + weight * lines[row][i];
-        }
-    for (int row = 0; row < CELLS; row++)
-        for (int cell = 0; cell < CELLS; cell++) {
-            Lanes sum = {0}, from;
-            for (int column = 0; column < SAMPLES; column++) {
-                float weight = plan->pool[cell][column];
-                if (weight == 0.0f) continue;
-                memcpy(&from, cells[row] + column * BINS, sizeof from);
-                sum = sum + weight * from;
-            }
-            memcpy(whole + (row * CELLS + cell) * BINS, &sum, sizeof sum);
-        }
-    float squares[BINS] = {0}, sums[BINS] = {0}, length = 0.0f, total = 0.0f;
-    for (int i = 0; i < CELLS * CELLS * BINS; i++) squares[i % BINS] += whole[i] * whole[i];
-    for (int i = 0; i < BINS; i++) length += squares[i];
-    float most = 0.2f * sqrtf(length);
-    for (int i = 0; i < CELLS * CELLS * BINS; i++) whole[i] = whole[i] < most ? whole[i] : most;
-    for (int i = 0; i < CELLS * CELLS * BINS; i++) sums[i % BINS] += whole[i];
-    for (int i = 0; i < BINS; i++) total += sums[i];
-    float unit = 1.0f / (total > 1e-6f ? total : 1e-6f);
-    for (int i = 0; i < CELLS * CELLS * BINS; i++) {
-        float value = sqrtf(whole[i] * unit) * 512.0f + 0.5f;
-        out[i] = (uint8_t)(int32_t)(value < 255.0f ? value : 255.0f);
-    }
 }
 
 /* ---- all of it ---- */
@@ -465,12 +296,12 @@ int filigrane_sift(const uint8_t *image, int width, int height, const Plan *plan
         float sigma = (float)(plan->sigma * exp2(one->scale / (double)plan->scales)), zoom = (float)(1 << one->octave), turns[2];
         int at = (int)(one->scale + 0.5f);
         Level level = {pyramid.pixels[one->octave][at], pyramid.width[one->octave], pyramid.height[one->octave]};
-        int turned = directions(&level, one->x, one->y, plan->turn_step * sigma, plan, turns);
+        int turned = sift_directions(&level, one->x, one->y, plan->turn_step * sigma, plan, turns);
         for (int k = 0; k < turned && count < most; k++, count++) {
             double angle = turns[k] * 6.283185307179586;
             float step = plan->step * sigma;
-            describe(&level, one->x, one->y, step * (float)cos(angle), step * (float)sin(angle), plan, descriptors + 128 * (size_t)count);
-            float *point = points + 4 * (size_t)count;
+            float along = step * (float)cos(angle), across = step * (float)sin(angle), *point = points + 4 * (size_t)count;
+            sift_describe(&level, one->x, one->y, along, across, plan, descriptors + 128 * (size_t)count);
             point[0] = one->x * zoom;
             point[1] = one->y * zoom;
             point[2] = 2.0f * sigma * zoom;

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matcher.copies.features import KEPT, POINTS, SIDE, Fingerprint, FingerprintInvalid, fingerprint, mirrored, registered, thumbnail_of
-from tests.matcher.pictures import mirror, photo
+from matcher.copies.native import library
+from matcher.copies.verdict import judge
+from tests.matcher.pictures import crop, jpeg, mirror, photo
 
 
 def test_points_lie_in_the_small_picture_and_spread_over_it() -> None:
@@ -114,6 +116,18 @@ def test_the_mirror_needs_no_pixels() -> None:
     difference = np.linalg.norm(taken.descriptors[near].astype(float) - derived.descriptors[partner].astype(float), axis=1)
     assert np.median(difference) < 100
     assert np.abs(thumbnail_of(derived).astype(int) - thumbnail_of(taken).astype(int)).mean() < 3
+
+
+@pytest.mark.skipif(library() is None, reason="the native library is not built")
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_pure_form_leads_to_the_same_verdict(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    query, known = jpeg(crop(photo(seed), 0.2, 0.3, 0.6), 50), [registered(photo(1)), registered(photo(2))]
+    native = [judge(print_, fingerprint(query)) for print_ in known]
+    monkeypatch.setenv("FILIGRANE_PURE", "1")
+    pure = [judge(print_, fingerprint(query)) for print_ in known]
+    assert [v and (v.name, v.mirrored) for v in native] == [v and (v.name, v.mirrored) for v in pure]
+    for one, other in zip(native, pure, strict=True):
+        assert one is None or other is None or np.allclose(one.transform, other.transform, rtol=0.01, atol=0.5)
 
 
 _STORED = fingerprint(photo(2)).to_bytes()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.copies import faiss_indexes, plots
 from bench.copies.faiss_indexes import Task
@@ -26,27 +27,31 @@ from bench.copies.work import spread
 from matcher.copies.codes import U64, encode
 from matcher.copies.features import INDEXED, Fingerprint, fingerprint, registered
 from matcher.copies.index import CANDIDATES, LEAST, CopyIndex
-from matcher.copies.segment import Query, Segment, places
+from matcher.copies.segment import Query, Segment, fineness, places
 from matcher.copies.votes import PLACE
 from matcher.pixels import U8
 
 ADDED: Final = (1_000, 10_000, 100_000)
 FILLED: Final = (1_000_000, 10_000_000)
+COMPARED: Final = 3_000
+"""With FAISS, which learns its lists anew and takes minutes for each of them."""
 _QUICK: Final = ((200, 1_000), (20_000,))
 _REAL: Final = 60
 """Pictures that are registered and attacked."""
 _ATTACKS: Final = ("jpeg_10", "crop_25", "mirror_crop_50", "rotate_15", "overlay_30", "screenshot", "meme", "reposted")
 _VISIBLE: Final = 20
-_CHUNK: Final = 1 << 22
+_CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """`real`: registered pictures; `asked`: (which of them, its attacked copy); `unknown`: of pictures that are not registered."""
+    """`real`: registered pictures; `asked`: (which of them, its attacked copy); `unknown`: of pictures that are not registered;
+    `sources`: of others, that synthetic ones are made from."""
 
     real: Sequence[Fingerprint]
     asked: Sequence[tuple[int, Fingerprint]]
     unknown: Sequence[Fingerprint]
+    sources: Sequence[Fingerprint]
 
     @property
     def queries(self) -> list[Fingerprint]:
@@ -62,7 +67,7 @@ def run(run: Run) -> dict[str, Any]:
         "unknown": len(material.unknown),
         "added": _through_add(material, added),
         "filled": [_filled(material, size) for size in filled],
-        "faiss": faiss_indexes.compare(_task(material, added[1])),
+        "faiss": faiss_indexes.compare(_task(material, 300 if run.quick else COMPARED)),
     }
 
 
@@ -71,7 +76,7 @@ def _material(run: Run) -> Material:
     taken = spread(_taken, pictures, "registered pictures, attacked")
     others = spread(_unknown, run.sets.distractors, "pictures that are not registered")
     asked = [(number, copy) for number, (_, copies) in enumerate(taken) for copy in copies]
-    return Material([print_ for print_, _ in taken], asked, others)
+    return Material([print_ for print_, _ in taken], asked, others[::2], others[1::2])
 
 
 def _taken(picture: Picture) -> tuple[Fingerprint, list[Fingerprint]]:
@@ -116,26 +121,25 @@ class Synthetic:
             mask = self._draw.integers(0, 2**64 - 1, len(part), np.uint64) & self._draw.integers(0, 2**64 - 1, len(part), np.uint64)
             part[:] = first ^ ((first ^ second) & mask)
 
-    def places(self, pictures: int, entries: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-        """Of features anywhere, each of any of so many pictures: `INDEXED` each in the mean."""
-        found = np.empty(entries, PLACE)
+    def place(self, out: npt.NDArray[np.void], pictures: int) -> None:
+        """Anywhere, each of any of so many pictures: `INDEXED` each in the mean."""
         where = places(self._points)
-        for start in range(0, entries, _CHUNK):
-            count = min(_CHUNK, entries - start)
-            found[start : start + count] = where[self._draw.integers(0, len(where), count, np.uint32)]
-            found["picture"][start : start + count] = self._draw.integers(0, pictures, count, np.uint32)
-        return found
+        for start in range(0, len(out), _CHUNK):
+            part = out[start : start + _CHUNK]
+            part[:] = where[self._draw.integers(0, len(where), len(part), np.uint32)]
+            part["picture"] = self._draw.integers(0, pictures, len(part), np.uint32)
 
 
-def filled(material: Material, size: int) -> Segment:
-    """The real pictures, 0 and up, among synthetic ones."""
-    made = Synthetic(material.unknown)
+def filled(material: Material, size: int, folder: Path) -> Segment:
+    """The real pictures, 0 and up, among synthetic ones; in files of the folder, mapped, as large segments are."""
+    made = Synthetic(material.sources)
     real = Segment.build(material.real)
-    codes = np.empty(size * INDEXED, np.uint64)
+    codes: U64 = np.memmap(folder / "codes", np.uint64, "w+", shape=size * INDEXED)
     codes[: len(real)] = real.codes
     made.codes(codes[len(real) :])
     codes.sort()
-    where = made.places(size - len(material.real), len(codes))
+    where = np.memmap(folder / "places", PLACE, "w+", shape=len(codes))
+    made.place(where, size - len(material.real))
     where["picture"] += np.uint32(len(material.real))
     at = np.searchsorted(codes, real.codes)
     # equal codes lie side by side, in both
@@ -144,10 +148,36 @@ def filled(material: Material, size: int) -> Segment:
     return Segment.sorted(size, codes, where)
 
 
+def multiplied(base: Segment, times: int, folder: Path) -> Segment:
+    """Each picture so many times: itself, and others whose codes agree with its codes in the leading bits that are cells. Inside of a cell
+    nothing is sorted, which no search needs."""
+    draw, entries = np.random.default_rng(1), len(base) * times
+    codes: U64 = np.memmap(folder / "more codes", np.uint64, "w+", shape=entries)
+    where = np.memmap(folder / "more places", PLACE, "w+", shape=entries)
+    bits = fineness(entries)
+    low, children = np.uint64((1 << (64 - bits)) - 1), np.arange(times, dtype=np.uint32)[None]
+    for start in range(0, len(base), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        shape, target = (len(base.codes[part]), times), slice(start * times, (start + _CHUNK) * times)
+        one, other, third = (draw.integers(0, 2**64 - 1, shape, np.uint64) for _ in range(3))
+        codes[target] = (base.codes[part, None] ^ np.where(children > 0, one & other & third & low, np.uint64(0))).ravel()
+        where[target] = np.repeat(base.places[part], times)
+        where["picture"][target] += np.tile(children * np.uint32(base.pictures), (shape[0], 1)).ravel()
+    return Segment.sorted(base.pictures * times, codes, where)
+
+
 def _filled(material: Material, size: int) -> dict[str, Any]:
-    begun = time.perf_counter()
-    index = filled(material, size)
-    built = time.perf_counter() - begun
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.process_time()
+        times = max(1, size // FILLED[0])
+        index = filled(material, size // times, Path(folder))
+        if times > 1:
+            index = multiplied(index, times, Path(folder))
+        return _searched(material, index) | {"filled_s": round(time.process_time() - begun, 1)}
+
+
+def _searched(material: Material, index: Segment) -> dict[str, Any]:
+    size = index.pictures
     queries = [Query.of(print_) for print_ in material.queries]
     groups = np.zeros(size, np.uint32)
     votes, taken = [], []
@@ -169,12 +199,11 @@ def _filled(material: Material, size: int) -> dict[str, Any]:
         "recall": round(float(np.mean([n in found for (n, _), found in zip(material.asked, first, strict=True)])), 4),
         "candidates": round(float(np.mean([len(v.pictures) for v in votes[asked:]])), 3),
         "bytes_per_picture": round((index.nbytes + groups.nbytes) / size),
-        "filled_s": round(built, 1),
     }
 
 
 def _through_add(material: Material, sizes: Sequence[int]) -> list[dict[str, Any]]:
-    made, rows = Synthetic(material.unknown), []
+    made, rows = Synthetic(material.sources), []
     before = _resident()
     with tempfile.TemporaryDirectory() as folder:
         index: CopyIndex[int] = CopyIndex(Path(folder))
@@ -235,11 +264,13 @@ def _kept(index: CopyIndex[int], path: Path) -> dict[str, Any]:
 
 def _task(material: Material, size: int) -> Task:
     """The same pictures for every index: real ones, then synthetic ones."""
-    made = Synthetic(material.unknown)
+    made = Synthetic(material.sources)
     real = [p.descriptors[:INDEXED] for p in material.real]
     others = made.descriptors((size - len(real)) * INDEXED)
     counts = [len(d) for d in real] + [INDEXED] * (size - len(real))
-    where = np.concatenate([places(p.points[:INDEXED]) for p in material.real] + [made.places(size, len(others))])
+    where = np.zeros(sum(counts), PLACE)
+    made.place(where, size)
+    where[: sum(map(len, real))] = np.concatenate([places(p.points[:INDEXED]) for p in material.real])
     where["picture"] = np.repeat(np.arange(size, dtype=np.uint32), counts)
     return Task(np.concatenate([*real, others]), where, size, material.asked)
 

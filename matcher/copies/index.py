@@ -21,7 +21,7 @@ from matcher.copies import snapshot
 from matcher.copies.features import Fingerprint
 from matcher.copies.geometry import Model
 from matcher.copies.look_index import GROUPS, NEAR, LookIndex, LooksInvalid
-from matcher.copies.parts import I64, Id, Part, due, empty, joined
+from matcher.copies.parts import I64, Id, Part, due, joined
 from matcher.copies.prints import Prints
 from matcher.copies.segment import DEAD, EVERY, Query, Segment
 from matcher.copies.snapshot import Snapshot, SnapshotInvalid
@@ -221,14 +221,9 @@ class CopyIndex(Generic[Id]):
 
     def _due(self, most: int = DEAD) -> tuple[Part[Id], Part[Id]] | None:
         """Neighbours to be merged, of at most so many pictures, none of which is being merged."""
-        free = self._parts
-        if self._busy:
-            free = free[free.index(self._busy[-1]) + 1 :]
-        at = due(free)
-        if at is None:
-            return None
-        older, newer = free[at], free[at + 1] if at + 1 < len(free) else empty(free[at])
-        return (older, newer) if len(older.ids) + len(newer.ids) <= most else None
+        after = [place for place, part in enumerate(self._parts, 1) if part in self._busy]
+        taken = due(self._parts[max(after, default=0) :])
+        return taken if taken and sum(len(part.ids) for part in taken) <= most else None
 
     def _put(self, taken: tuple[Part[Id], Part[Id]], merged: Part[Id], kept: I64) -> None:
         """Puts the merged part into its place; what was removed meanwhile is removed there too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final, Generic, TypeVar
 
 import numpy as np
@@ -14,8 +15,10 @@ from matcher.copies.segment import DEAD, Segment, merge
 
 Id = TypeVar("Id", bound=Hashable)
 I64 = npt.NDArray[np.int64]
-RATIO: Final = 16
-"""A part is at least so many times as large as the newer one beside it, or both are merged."""
+RATIO: Final = 64
+"""A part is at least so many times as large as the newer one beside it, or both are merged: a search asks each part, so few are better."""
+LARGEST: Final = 4_000_000
+"""Pictures of a part, after which no other is merged into it: a merge needs as much memory again, 1.8 kB for each."""
 _DEAD_SHARE: Final = 0.25
 
 
@@ -65,9 +68,15 @@ def empty(like: Part[Id]) -> Part[Id]:
     return Part(Segment.build([]), like.ids[:0], like.stamps[:0], like.groups[:0])
 
 
-def due(parts: Sequence[Part[Id]]) -> int | None:
-    """The place of the first part that is to be merged with the one after it, or to be written anew; None where all is well."""
-    for place, part in enumerate(parts):
-        if part.wasteful or (place + 1 < len(parts) and len(part.ids) <= RATIO * len(parts[place + 1].ids)):
-            return place
+def due(parts: Sequence[Part[Id]]) -> tuple[Part[Id], Part[Id]] | None:
+    """The first neighbours that are to be merged, or a part to be written anew and an empty one; None where all is well."""
+    for older, newer in zip_longest(parts, parts[1:]):
+        if newer is not None and _alike(older, newer):
+            return older, newer
+        if older.wasteful:
+            return older, empty(older)
     return None
+
+
+def _alike(older: Part[Id], newer: Part[Id]) -> bool:
+    return len(older.ids) <= RATIO * len(newer.ids) and len(older.ids) + len(newer.ids) <= LARGEST

@@ -278,9 +278,12 @@ test_changes_in_any_order = Changes.TestCase
 
 
 def test_parts_of_alike_size_are_merged() -> None:
-    sizes = [100, 50, 3]
+    sizes = [1000, 500, 3]
     parts = [parts_module.Part(Segment.build([]), [*range(n)], np.arange(n, dtype=np.int64), np.zeros(n, np.uint32)) for n in sizes]
-    assert parts_module.due(parts) == 0
+    assert parts_module.due(parts) == (parts[0], parts[1])
     assert parts_module.due(parts[1:]) is None
-    parts[1].groups[:20] = DEAD
-    assert parts_module.due(parts[1:]) == 0
+    parts[1].groups[:150] = DEAD
+    alone = parts_module.due(parts[1:])
+    assert alone is not None
+    assert alone[0] is parts[1]
+    assert len(alone[1].ids) == 0

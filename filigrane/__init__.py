@@ -50,7 +50,8 @@ class IndexInvalid(ValueError):
 @dataclass(frozen=True, slots=True, eq=False)
 class Hit:
     """`score`: -log10 of the expected number of false matches; `transform`: 3 x 3, registered -> query, in pixels; `overlap`: share of the
-    registered picture that the query shows (0..1). With `similar` nothing was verified: verdict and transform are None, score is 0."""
+    registered picture that the query shows (0..1). With `similar` nothing was verified: verdict, transform and overlap are
+    None, and score says how alike: -log10 of how many registered pictures would be as much so by chance."""
 
     media_id: str | int
     score: float
@@ -87,14 +88,15 @@ class Index:
 
     def search(self, rgb: U8, *, transform: Transform = "scale", similar: bool = False) -> list[Hit]:
         """Registered pictures that the query shows, copies first. `transform` is what may have been done to it besides mirroring: scale
-        (crop and resize), affine (rotation too) or perspective. With `similar` whatever looks alike, unverified. Raises ValueError."""
+        (crop and resize), affine (rotation too) or perspective. With `similar` whatever looks alike, the most alike first, unverified.
+        Raises ValueError."""
         from matcher.copies.features import fingerprint
 
         if transform not in get_args(Transform):
             raise ValueError(f"transform is one of {', '.join(get_args(Transform))}, not {transform!r}")
         query = fingerprint(rgb)
         if similar:
-            return [Hit(c.id, 0.0, None, None, c.mirrored, None) for c in self._copies.similar(query)]
+            return [Hit(c.id, c.score, None, None, c.mirrored, None) for c in self._copies.similar(query)]
         model: Model = transform
         return [
             Hit(f.id, f.verdict.score, f.verdict.name, f.verdict.transform, f.verdict.mirrored, f.verdict.overlap)

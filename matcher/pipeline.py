@@ -226,7 +226,7 @@ def why(verdict: Verdict) -> Why:
 
 
 def _unverified(candidate: Candidate[int]) -> SearchHit:
-    return SearchHit(candidate.id, "", None, None, None, None, candidate.mirrored, None, None)
+    return SearchHit(candidate.id, "", None, candidate.score, None, None, candidate.mirrored, None, None)
 
 
 def _numbers(find: Find) -> list[float] | None:

@@ -53,7 +53,8 @@ def test_similar_is_not_verified_and_transforms_are_known() -> None:
     index = filigrane.Index()
     index.add("one", photo(1))
     (hit,) = index.search(photo(1), similar=True)
-    assert (hit.media_id, hit.verdict, hit.transform, hit.score) == ("one", None, None, 0.0)
+    assert (hit.media_id, hit.verdict, hit.transform) == ("one", None, None)
+    assert hit.score > 5
     with pytest.raises(ValueError, match="scale, affine, perspective"):
         index.search(photo(1), transform="bend")  # type: ignore[arg-type]
 

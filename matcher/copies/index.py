@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 from typing import Final, Generic
 
@@ -20,6 +21,7 @@ import numpy as np
 from matcher.copies import snapshot
 from matcher.copies.features import Fingerprint
 from matcher.copies.geometry import Model
+from matcher.copies.look import chance
 from matcher.copies.look_index import GROUPS, NEAR, LookIndex, LooksInvalid
 from matcher.copies.parts import I64, Id, Part, due, joined
 from matcher.copies.prints import Prints
@@ -40,13 +42,17 @@ _AT_ONCE: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Candidate(Generic[Id]):
-    """A registered picture that the index proposes; `votes`: minus ln of how many would have as many by chance; 0 of one that
-    only looks alike as a whole."""
+    """A registered picture that the index proposes; `votes`: minus ln of how many would have as many by chance, or look as much alike."""
 
     id: Id
     votes: float
     mirrored: bool
     group: int = 0
+
+    @property
+    def score(self) -> float:
+        """How alike: minus log10 of how many pictures would be as much so by chance. Nothing is verified."""
+        return self.votes / log(10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +141,10 @@ class CopyIndex(Generic[Id]):
         return _limited(found if query.textured else [*found, *self._alike(query, group, limit, NEAR)], limit)
 
     def similar(self, query: Fingerprint, group: int | None = None, limit: int = CANDIDATES, within: float = NEAR) -> list[Candidate[Id]]:
-        """Like `candidates`, and then those that look like the query or its mirror as a whole, the most alike first: within a distance of
-        their looks (0 to 724)."""
-        return _limited([*self._voted(Query.of(query), group), *self._alike(query, group, limit, within)], limit)
+        """Like `candidates`, and with them those that look like the query or its mirror as a whole, within a distance of their looks (0 to
+        724); by whichever of both says more."""
+        found = [*self._voted(Query.of(query), group), *self._alike(query, group, limit, within)]
+        return _limited(sorted(found, key=lambda c: -c.votes), limit)
 
     def search(self, query: Fingerprint, model: Model = "scale", *, group: int | None = None, limit: int = CANDIDATES) -> list[Found[Id]]:
         """Candidates that geometry confirms, copies first, then by score."""
@@ -195,11 +202,13 @@ class CopyIndex(Generic[Id]):
     def _alike(self, query: Fingerprint, group: int | None, limit: int, within: float) -> Iterator[Candidate[Id]]:
         """By their looks."""
         parts = self._parts
+        among = max(1, len(self) if group is None else self._sizes[group])
         for alike in self._looks.nearest(query.look, limit, group, within):
+            votes = max(0.0, -log(among * chance(alike.distance)))
             for part in parts:
                 place = part.place(alike.number)
                 if place is not None and part.groups[place] != DEAD:
-                    yield Candidate(part.ids[place], 0.0, alike.mirrored, alike.group)
+                    yield Candidate(part.ids[place], votes, alike.mirrored, alike.group)
 
     def _bury(self, stamp: int) -> None:
         self._prints.remove(stamp)

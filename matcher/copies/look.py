@@ -29,6 +29,9 @@ _LEAST: Final = 8
 _CONSTANT: Final = 3.0
 """Gray levels; what differs less is noise."""
 _NORM: Final = 512.0
+_CHANCE_POWER: Final = 11.97
+_CHANCE_AT_NORM: Final = 3.76
+_LEAST_CHANCE: Final = 1e-6
 
 Box = tuple[int, int, int, int]
 
@@ -45,6 +48,15 @@ def look(gray: U8) -> U8:
     cells = _POOL @ _directions(smooth) @ _POOL.T  # 8 x rows x columns
     shares = cells.transpose(2, 1, 0).ravel() / cells.sum()
     return np.asarray((np.sqrt(shares) * _NORM).round().clip(0, 255), np.uint8)
+
+
+def chance(distance: float) -> float:
+    """How probable it is that a photograph that has nothing to do with the query, or its mirror, looks as much alike.
+
+    Fitted to 583,000 pairs of 1,080 photographs between 1e-5 and 1e-1; an extrapolation down to 1e-6, below which it never goes. Skies,
+    logos and pages of text look alike far more often.
+    """
+    return min(1.0, max(_LEAST_CHANCE, float(10**_CHANCE_AT_NORM * (distance / _NORM) ** _CHANCE_POWER)))
 
 
 def _directions(smooth: F32) -> F32:

@@ -133,6 +133,8 @@ def test_a_search_tells_keys_verdicts_and_where(world: World, pipeline: Pipeline
     assert min(plain.why.likeness, plain.why.ncc) > 0.8
     (unverified,), _ = pipeline.search(_asked(world, similar=True), picture)
     assert (unverified.verdict, unverified.p_value, unverified.why) == (None, None, None)
+    assert unverified.score is not None
+    assert unverified.score > 5
 
 
 def test_an_unknown_transform_is_refused(world: World, pipeline: Pipeline) -> None:

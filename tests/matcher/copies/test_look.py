@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from matcher.copies.features import MIRROR, Fingerprint, fingerprint_gray, mirrored, registered_gray
-from matcher.copies.look import look
+from matcher.copies.look import chance, look
 from matcher.pixels import U8, gray, gray_from_jpeg, jpeg, resized
 from tests.matcher.pictures import photo, resize
 
@@ -106,3 +106,9 @@ def test_fingerprints_keep_it() -> None:
         assert distance(Fingerprint.from_bytes(print_.to_bytes()).look, look(picture)) < 12
         assert (mirrored(print_).look == print_.look[MIRROR]).all()
     assert distance(fingerprint_gray(ATTACKS["jpeg"](gray(resize(photo(3), 0.5)))).look, look(picture)) < 50
+
+
+def test_the_chance_of_a_likeness_is_what_unrelated_pictures_show() -> None:
+    assert chance(0) == chance(70) == 1e-6
+    assert chance(724) == 1
+    assert [chance(distance) for distance in (117, 140, 167, 206)] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1], rel=0.6)

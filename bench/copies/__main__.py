@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given again")
     parser.add_argument("--quick", action="store_true", help="few attacks on few pictures")
     parser.add_argument("--dev", action="store_true", help="filigrane's recall alone, on the screen alone")
+    parser.add_argument("--alone", action="store_true", help="recall without the peers")
     parser.add_argument("--attacks", type=lambda said: tuple(said.split(",")), help="some attacks, by name")
     parser.add_argument("--sample", type=int, default=0, help="attack so many of the registered pictures")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "filigrane-bench-copies")
@@ -85,6 +86,7 @@ def _run(options: argparse.Namespace) -> Run:
         plots=options.plots or options.out,
         contrib=options.contrib,
         same_scene=options.same_scene,
+        peers=not options.alone,
     )
 
 

@@ -38,7 +38,7 @@ def suite(run: Run, made_by: Suite, names: Sequence[str]) -> dict[str, Any]:
     systems = [_filigrane(run, queries, "affine", made_by.__name__)]
     if made_by is own:
         systems += [_filigrane(run, asked, needs, "own") for needs in ("scale", "perspective") if (asked := _needing(queries, needs))]
-    systems += _peers(run, queries)
+    systems += _peers(run, queries) if run.peers else []
     return {
         "registered": len(run.sets.registered),
         "attacked": len(run.attacked.registered),

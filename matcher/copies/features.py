@@ -9,13 +9,12 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import Final
 
-import cv2
 import msgspec
 import numpy as np
 
 from matcher.copies.look import look
 from matcher.copies.sift import DIMENSIONS, extract
-from matcher.copies.stable import stable_features
+from matcher.copies.stable import shrunk, stable_features
 from matcher.pixels import F32, F64, U8, check_rgb, fit, flip, gray, gray_from_jpeg, jpeg, resized, scaling
 from matcher.pixels import MAX_SIDE as MAX_PICTURE_SIDE
 
@@ -139,13 +138,8 @@ def fingerprint(rgb: U8, size: tuple[int, int] | None = None) -> Fingerprint:
 def fingerprint_gray(image: U8, size: tuple[int, int] | None = None) -> Fingerprint:
     """Like `fingerprint`, of an H x W luma picture."""
     width, height = size or (image.shape[1], image.shape[0])
-    small = cv2.resize(
-        image,
-        fit(width, height, SIDE),
-        interpolation=cv2.INTER_AREA if max(image.shape) > SIDE else cv2.INTER_CUBIC,
-    )
-    points, descriptors = _rounded(*extract(np.asarray(small, np.uint8), POINTS))
-    return Fingerprint(width, height, points, descriptors, jpeg(resized(image, THUMBNAIL_SIDE), 85), look(image))
+    small = shrunk(image, fit(width, height, SIDE))
+    return _fingerprint((width, height), small, extract(small, POINTS))
 
 
 def registered(rgb: U8, size: tuple[int, int] | None = None) -> Fingerprint:
@@ -157,8 +151,12 @@ def registered(rgb: U8, size: tuple[int, int] | None = None) -> Fingerprint:
 def registered_gray(image: U8, size: tuple[int, int] | None = None) -> Fingerprint:
     """Like `registered`, of an H x W luma picture. It takes some hundred times as long as `fingerprint_gray`."""
     width, height = size or (image.shape[1], image.shape[0])
-    points, descriptors = _rounded(*stable_features(image, fit(width, height, SIDE), KEPT))
-    return Fingerprint(width, height, points, descriptors, jpeg(resized(image, THUMBNAIL_SIDE), 85), look(image))
+    small = fit(width, height, SIDE)
+    return _fingerprint((width, height), shrunk(image, small), stable_features(image, small, KEPT))
+
+
+def _fingerprint(size: tuple[int, int], small: U8, features: tuple[F32, U8]) -> Fingerprint:
+    return Fingerprint(*size, *_rounded(*features), jpeg(resized(small, THUMBNAIL_SIDE), 85), look(small))
 
 
 def mirrored(print_: Fingerprint) -> Fingerprint:

@@ -1,4 +1,4 @@
-"""The feature extractor in NumPy: the same sums in the same order, all float32, as native/sift.c and sift_describe.c; names are the same."""
+"""The feature extractor in NumPy: the same sums in the same order, all float32, as native/sift.c and sift_describe.c, names too."""
 
 from __future__ import annotations
 

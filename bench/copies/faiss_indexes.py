@@ -25,8 +25,8 @@ from matcher.pixels import U8
 
 _NEIGHBOURS: Final = 10
 _WEIGHT: Final = 1024
-_ASKED: Final = 120
-_TRAINED: Final = 150_000
+_ASKED: Final = 60
+_TRAINED: Final = 60_000
 _DIM: Final = 128
 
 

@@ -33,7 +33,7 @@ from matcher.pixels import U8
 
 ADDED: Final = (1_000, 10_000, 100_000)
 FILLED: Final = (1_000_000, 10_000_000)
-COMPARED: Final = 3_000
+COMPARED: Final = 1_000
 """With FAISS, which learns its lists anew and takes minutes for each of them."""
 _QUICK: Final = ((200, 1_000), (20_000,))
 _REAL: Final = 60

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matcher.copies import votes
-from matcher.copies.codes import BITS, U32, U64, Codes, Projections, address, distances, encode, log, logs
+from matcher.copies.codes import BITS, U32, U64, UNIT, Codes, Projections, address, distances, encode, log, logs
 from matcher.copies.features import INDEXED, SIDE, Fingerprint
 from matcher.copies.native import library
 from matcher.copies.votes import HIT, PLACE, Votes
@@ -37,7 +37,9 @@ _FILL: Final = 4
 _MAX_BITS: Final = 26
 _RANKS: Final = 8
 _HITS: Final = 12.0
-"""The distance up to which entries are hits is such that a feature has so many by chance."""
+"""The distance up to which entries are hits is such that a feature has so many by chance in a thousand pictures."""
+_MORE: Final = 0.25
+"""And this power of their number more among more pictures: so many pictures share them that hardly one gets two."""
 _MAX_DISTANCE: Final = 18
 
 
@@ -254,7 +256,8 @@ class _Weighing:
         chance = np.ascontiguousarray(Projections.shipped().chance[segment.bits])
         pictures = segment.pictures if group == EVERY else min(segment.pictures, max(among, 1))
         expected = chance + log(min(len(segment), BUDGET))
-        limit = int(np.searchsorted(expected, 256 * np.log(_HITS), side="right")) - 1
+        hits = _HITS * max(1.0, segment.pictures / 1000) ** _MORE
+        limit = int(np.searchsorted(expected, UNIT * np.log(hits), side="right")) - 1
         return cls(chance, log(segment.pictures) - log(features), log(pictures) - log(features), min(max(limit, 0), _MAX_DISTANCE))
 
     def native(self) -> _WeighingStruct:

@@ -27,6 +27,7 @@ from crawler.journal import Image, Page, decode_piece
 from filigrane.commands import Caller, say
 from filigrane.serve import CRAWLER, AlreadyRunning, Running, lock, running_on
 from filigrane.supervisor import Child, Supervisor, environment
+from scheduler import crawled
 
 _TICK: Final = 0.1
 _DEATHS: Final = 4
@@ -57,6 +58,7 @@ def run_cycle(caller: Caller, session_id: int) -> tuple[schemas.Batch, str | Non
         while workers.matching():
             workers.watch()
             time.sleep(_TICK)
+        workers.tidy()
     with caller.services.database.read() as tx:
         _tell_matches(tx, caller, session_id)
         return present.batches(tx, [batch], caller.links)[0], crawls.get_session(tx, caller.account.id, session_id).reason
@@ -113,6 +115,9 @@ class Others:
         """The matchers go on by themselves."""
         return False
 
+    def tidy(self) -> None:
+        """The schedulers do."""
+
 
 class _Own:
     """The roles that run as our children, as soon as nobody else runs any on this data."""
@@ -139,6 +144,13 @@ class _Own:
         if self._supervisor is None or not self._session.search:
             return False
         return any(lags(self._services.bus, self._services.settings.registry_shards).values())
+
+    def tidy(self) -> None:
+        """What a scheduler would do with the files of crawled pictures, which would become many."""
+        if self._supervisor is not None and self._session.search:
+            for job in (crawled.merge, crawled.remove):
+                for _ in job(self._services):
+                    pass
 
     @property
     def _log(self) -> Path:

@@ -13,6 +13,7 @@ from PIL import Image
 from sqlalchemy import select
 
 from core.models import Match
+from core.repo import accounts, crawled
 from core.services import Services
 from core.settings import Settings
 from tests.matcher.pictures import encoded, mirror, photo
@@ -40,6 +41,8 @@ def test_what_is_registered_after_the_crawl_is_matched_and_what_was_crawled_is_s
         filigrane(data, "crawl", f"{site.url}/", "--download-delay", "0")
     filigrane(data, "register", str(original))
     with Services.open(Settings(data=data)) as services, services.database.read() as tx:
+        (file,) = crawled.visible(tx, accounts.by_name(tx, accounts.LOCAL).id)
+        assert (file.pictures, file.fresh) == (2, False)
         assert [(match.query_url, match.verdict) for match in tx.scalars(select(Match))] == [(f"{site.url}/copy.jpg", "copy")]
     found = filigrane(data, "search", str(flipped), "--explain", str(tmp_path / "why.png"))
     own, hit = found["matches"]

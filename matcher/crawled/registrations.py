@@ -8,18 +8,19 @@ pictures commits, then reads the versions: one of them always sees the other.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from typing import Final, TypeVar
 from uuid import uuid4
 
+import msgspec
 import structlog
 from structlog.contextvars import bound_contextvars
 
 from core import leases, telemetry
 from core.errors import FiligraneError
-from core.events import ImageFound, MediaChanged
+from core.events import SIGHTINGS_PER_MESSAGE, ImageFound, MediaChanged, Sighting
 from core.leases import Held
 from core.repo import crawled
 from core.repo.matches import MatchDraft
@@ -42,6 +43,9 @@ _AT_ONCE: Final = 32
 _CANDIDATES: Final = 10_000
 _MISSES: Final = 50
 """So many candidates in a row that are no copies, and the rest is none either."""
+
+_PAGES_BYTES: Final = 500_000
+"""Of one message."""
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -161,7 +165,7 @@ class Registrations:
     def _spread(self, events: Sequence[ImageFound], picture: int, print_: Fingerprint) -> int:
         """Tells the shards of it, one of which holds the registered picture; in how many of the events it is."""
         found = [(event, query) for event in events if (query := self._readable(self._source(event).fingerprint, event)) is not None]
-        self._services.bus.publish([features(event, query) for event, query in found])
+        self._services.bus.publish([features(piece, query) for event, query in found for piece in pieces(event)])
         verdicts = [judge(print_, query, CRAWL_MODEL, 1) for _, query in found[:1]]
         return sum(len(found) for verdict in verdicts if verdict is not None and verdict.name == "copy")
 
@@ -184,3 +188,17 @@ class Registrations:
 
     def _patiently(self, work: Callable[[], T]) -> T:
         return patiently(work, self._stop, LOOP)
+
+
+def pieces(event: ImageFound) -> Iterator[ImageFound]:
+    """The message with some of its pages each time, so that it stays well under a megabyte however long these are."""
+    some: list[Sighting] = []
+    size = 0
+    for sighting in event.sightings:
+        length = len(msgspec.json.encode(sighting))
+        if some and (len(some) == SIGHTINGS_PER_MESSAGE or size + length > _PAGES_BYTES):
+            yield msgspec.structs.replace(event, sightings=tuple(some))
+            some, size = [], 0
+        some.append(sighting)
+        size += length
+    yield msgspec.structs.replace(event, sightings=tuple(some))

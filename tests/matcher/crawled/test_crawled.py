@@ -9,10 +9,12 @@ import pytest
 from sqlalchemy.orm import Session
 
 from core.errors import InvalidInput
+from core.events import FeaturesFound, encode
 from core.models import CrawledFile
 from core.repo import accounts, media
 from core.repo import crawls as sessions
 from matcher.crawled import searching
+from matcher.crawled.registrations import pieces
 from matcher.watermark.embed import embed
 from tests.matcher.crawled.crawls import Crawls
 from tests.matcher.pictures import crop, encoded, mirror, photo, resize
@@ -185,6 +187,19 @@ def test_registered_while_it_is_crawled_the_registrar_looks_after_the_file(crawl
     assert crawls.matches() == []
     crawls.registrations.turn()
     assert [m.page_url for m in crawls.matches()] == list(PAGES)
+
+
+def test_what_shards_are_told_fits_into_messages(crawls: Crawls) -> None:
+    pages = [f"http://site.example/{'long/' * 380}{number}" for number in range(600)]
+    event = crawls.found(jpeg(1), pages=pages)
+    told = list(pieces(event))
+    assert [sighting for piece in told for sighting in piece.sightings] == list(event.sightings)
+    assert len(told) == 3
+    assert max(len(encode(FeaturesFound(piece, bytes(60_000)))) for piece in told) < 700_000
+    assert [len(piece.sightings) for piece in pieces(crawls.found(jpeg(1), pages=[f"http://a.example/{n}" for n in range(501)]))] == [
+        500,
+        1,
+    ]
 
 
 def test_a_deleted_session_is_not_searched_any_more(crawls: Crawls) -> None:

@@ -146,7 +146,7 @@ class SearchHit(msgspec.Struct, frozen=True):
 
 
 class WebHit(msgspec.Struct, frozen=True, kw_only=True):
-    """A crawled picture. Verdict and so on are None where nothing was verified (`similar`)."""
+    """A crawled picture. Verdict and so on are None where nothing was verified (`similar`); `score` then says how alike it is."""
 
     sha256: str
     md5: str

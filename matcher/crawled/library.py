@@ -5,7 +5,8 @@ What cannot be read is counted and logged, and the others are searched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,7 @@ from core.repo import crawled
 from core.services import Services
 from matcher.copies.features import Fingerprint
 from matcher.copies.index import CANDIDATES, LEAST
+from matcher.copies.look import chance
 from matcher.copies.look_index import NEAR
 from matcher.copies.segment import Query
 from matcher.crawled import table
@@ -47,11 +49,17 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WebCandidate:
-    """A crawled picture that may be a copy of the query."""
+    """A crawled picture that may be a copy of the query; `votes` as of `index.Candidate`."""
 
     file: Opened
     number: int
     mirrored: bool
+    votes: float
+
+    @property
+    def score(self) -> float:
+        """How alike: minus log10 of how many pictures would be as much so by chance. Nothing is verified."""
+        return self.votes / math.log(10)
 
     @property
     def sha256(self) -> bytes:
@@ -82,28 +90,25 @@ class CrawledLibrary:
         return opened
 
     def candidates(self, files: Sequence[Opened], query: Fingerprint, limit: int, *, similar: bool = False) -> list[WebCandidate]:
-        """The `limit` most promising pictures, the same bytes once: by their features; then those that look alike as a whole, where the
+        """The `limit` most promising pictures, the same bytes once: by their features; also those that look alike as a whole, where the
         query has too little texture for a vote, or where `similar` ones are asked for."""
         wanted, among = Query.of(query), sum(len(file.pictures) for file in files)
-        voted = [ranked for file in files for ranked in self._vote(file, wanted, among, limit)]
-        alike = [
-            (found.distance, WebCandidate(file, found.number, found.mirrored))
-            for file in files
-            for found in (file.pictures.alike(query.look, CANDIDATES, NEAR) if similar or not query.textured else ())
-        ]
+        found = [candidate for file in files for candidate in self._vote(file, wanted, among, limit)]
+        if similar or not query.textured:
+            found += _alike(files, query, among)
         best: dict[bytes, WebCandidate] = {}
-        for candidate in (*_ranked(voted, limit), *_ranked(alike, CANDIDATES)):
+        for candidate in sorted(found, key=lambda candidate: -candidate.votes):
             best.setdefault(candidate.sha256, candidate)
         return list(best.values())[:limit]
 
-    def _vote(self, file: Opened, query: Query, among: int, limit: int) -> list[tuple[float, WebCandidate]]:
+    def _vote(self, file: Opened, query: Query, among: int, limit: int) -> list[WebCandidate]:
         try:
             votes = file.pictures.segment.vote(query, among=among, least=LEAST)
         except PictureFileInvalid as error:
             self._unreadable(file.row, "damaged", error)
             return []
         order = np.argsort(-votes.votes, kind="stable")[:limit]
-        return [(-float(votes.votes[at]), WebCandidate(file, int(votes.pictures[at]), bool(votes.flipped[at]))) for at in order]
+        return [WebCandidate(file, int(votes.pictures[at]), bool(votes.flipped[at]), float(votes.votes[at])) for at in order]
 
     def _open(self, row: CrawledFile) -> PictureFile | None:
         try:
@@ -124,9 +129,13 @@ class CrawledLibrary:
         log.error("crawled.file_unreadable", reason=reason, file=row.id, session=row.session_id, key=row.key, error=str(error))
 
 
-def _ranked(found: Iterable[tuple[float, WebCandidate]], limit: int) -> list[WebCandidate]:
-    """Those with the smallest number before them."""
-    return [candidate for _, candidate in sorted(found, key=lambda ranked: ranked[0])[:limit]]
+def _alike(files: Sequence[Opened], query: Fingerprint, among: int) -> list[WebCandidate]:
+    """By their looks, the nearest first: among very many pictures their votes are all 0."""
+    found = [(alike, file) for file in files for alike in file.pictures.alike(query.look, CANDIDATES, NEAR)]
+    return [
+        WebCandidate(file, alike.number, alike.mirrored, max(0.0, -math.log(max(1, among) * chance(alike.distance))))
+        for alike, file in sorted(found, key=lambda each: each[0].distance)[:CANDIDATES]
+    ]
 
 
 def events_of(files: Sequence[Opened], sha256: bytes, registry_version: int = 0) -> list[ImageFound]:

@@ -133,7 +133,7 @@ def _hit(files: Sequence[Opened], candidate: WebCandidate, verdict: Verdict | No
         credit=credit,
         last_modified=picture.last_modified,
         verdict=verdict.name if verdict else None,
-        score=verdict.score if verdict else None,
+        score=verdict.score if verdict else candidate.score,
         mirrored=verdict.mirrored if verdict else candidate.mirrored,
         overlap=verdict.overlap if verdict else None,
         transform=tuple(float(value) for value in verdict.transform.ravel()) if verdict else None,

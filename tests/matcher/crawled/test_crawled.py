@@ -13,7 +13,7 @@ from core.events import FeaturesFound, encode
 from core.models import CrawledFile
 from core.repo import accounts, media
 from core.repo import crawls as sessions
-from matcher.crawled import searching
+from matcher.crawled import library, searching
 from matcher.crawled.registrations import pieces
 from matcher.watermark.embed import embed
 from tests.matcher.crawled.crawls import Crawls
@@ -46,7 +46,9 @@ def test_similar_needs_no_stored_bytes(crawls: Crawls) -> None:
     crawls.crawl(event)
     crawls.services.store.delete([event.bytes.key])
     (hit,) = crawls.search(jpeg(1, 60), similar=True)
-    assert (hit.sha256, hit.verdict, hit.score) == (event.sha256, None, None)
+    assert (hit.sha256, hit.verdict) == (event.sha256, None)
+    assert hit.score is not None
+    assert hit.score > 10
     assert crawls.search(jpeg(1, 60)) == []  # what cannot be verified is no hit
 
 
@@ -59,6 +61,20 @@ def test_what_only_looks_alike_is_similar(crawls: Crawls) -> None:
     mosaic = np.repeat(np.repeat(photo(1)[::15, ::15], 15, axis=0), 15, axis=1)
     assert crawls.search(encoded(mosaic, "JPEG")) == []
     assert [found.width for found in crawls.search(encoded(mosaic, "JPEG"), similar=True)] == [600]
+
+
+def test_of_very_many_the_nearest_looks_are_proposed(crawls: Crawls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "chance", lambda _: 1.0)
+    ramp = np.linspace(0, 255, 240, dtype=np.uint8)
+    smooth = np.stack([np.tile(ramp, (180, 1))] * 3, axis=-1)
+    bent = np.stack([np.tile(ramp, (180, 1)) // 2 + np.linspace(0, 15, 180, dtype=np.uint8)[:, None]] * 3, axis=-1)
+    for rgb in (bent, smooth):
+        crawls.crawl(crawls.found(encoded(rgb, "PNG"), width=len(rgb)))
+    assert len(crawls.search(encoded(smooth, "JPEG"), similar=True)) == 2
+    monkeypatch.setattr(library, "CANDIDATES", 1)
+    (hit,) = crawls.search(encoded(smooth, "JPEG"), similar=True)
+    assert hit.sha256 == crawls.found(encoded(smooth, "PNG")).sha256
+    assert hit.score == 0
 
 
 def test_an_answer_fits_into_a_message(crawls: Crawls, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from matcher.copies.codes import ANTISYMMETRIC, encode
 from matcher.copies.features import MIRROR, Fingerprint
 from matcher.copies.index import CANDIDATES
 from matcher.copies.segment import Query, Segment, places
+from matcher.copies.sift import DIMENSIONS
 from matcher.copies.votes import HIT
 from matcher.pixels import U8
 
@@ -27,7 +28,6 @@ _NEIGHBOURS: Final = 10
 _WEIGHT: Final = 1024
 _ASKED: Final = 60
 _TRAINED: Final = 60_000
-_DIM: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,10 @@ def _vote(task: Task, print_: Fingerprint, plain: npt.NDArray[np.int64], flipped
 
 
 def _floats(name: str, task: Task) -> tuple[Neighbours, int]:
-    index = faiss.index_factory(_DIM, name)
-    sample = np.random.default_rng(0).choice(len(task.descriptors), min(_TRAINED, len(task.descriptors)), replace=False)
+    index = faiss.index_factory(DIMENSIONS, name)
     inverted: Any = faiss.try_extract_index_ivf(index)
     _quickly(inverted)
-    index.train(task.descriptors[sample].astype(np.float32))
+    index.train(_sample(task).astype(np.float32))
     for start in range(0, len(task.descriptors), 1 << 17):
         index.add(task.descriptors[start : start + (1 << 17)].astype(np.float32))
     inverted.nprobe = 8
@@ -112,6 +111,12 @@ def _floats(name: str, task: Task) -> tuple[Neighbours, int]:
         return rows[: len(rows) // 2], rows[len(rows) // 2 :]
 
     return neighbours, faiss.serialize_index(index).nbytes
+
+
+def _sample(task: Task) -> U8:
+    """What lists are learnt from."""
+    rows = np.random.default_rng(0).choice(len(task.descriptors), min(_TRAINED, len(task.descriptors)), replace=False)
+    return task.descriptors[rows]
 
 
 def _quickly(inverted: Any) -> None:
@@ -137,9 +142,8 @@ def _binary(index: Any, task: Task) -> tuple[Neighbours, int]:
 def _binary_ivf(task: Task, lists: int) -> tuple[Neighbours, int]:
     coarse = faiss.IndexBinaryFlat(64)
     index = faiss.IndexBinaryIVF(coarse, 64, lists)
-    sample = np.random.default_rng(0).choice(len(task.descriptors), min(_TRAINED, len(task.descriptors)), replace=False)
-    index.cp.niter, index.cp.min_points_per_centroid = 6, 5
-    index.train(_bytes(encode(task.descriptors[sample]).codes))
+    _quickly(index)
+    index.train(_bytes(encode(_sample(task)).codes))
     index.nprobe = 8
     return _binary(index, task)
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.copies import faiss_indexes, plots
+from bench.copies.attacks import ATTACKS
 from bench.copies.faiss_indexes import Task
 from bench.copies.run import Run, spread_out
 from bench.copies.sets import Picture
@@ -37,7 +38,7 @@ COMPARED: Final = 1_000
 """With FAISS, which learns its lists anew and takes minutes for each of them."""
 _QUICK: Final = ((200, 1_000), (20_000,))
 _REAL: Final = 60
-"""Pictures that are registered and attacked."""
+"""Pictures that are registered and attacked, unless the run says how many."""
 _ATTACKS: Final = ("jpeg_10", "crop_25", "mirror_crop_50", "rotate_15", "overlay_30", "screenshot", "meme", "reposted")
 _VISIBLE: Final = 20
 _CHUNK: Final = 1 << 20
@@ -72,7 +73,7 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def _material(run: Run) -> Material:
-    pictures = spread_out(run.sets.registered, _REAL)
+    pictures = spread_out(run.sets.registered, run.sample or _REAL)
     taken = spread(_taken, pictures, "registered pictures, attacked")
     others = spread(_unknown, run.sets.distractors, "pictures that are not registered")
     asked = [(number, copy) for number, (_, copies) in enumerate(taken) for copy in copies]
@@ -80,8 +81,6 @@ def _material(run: Run) -> Material:
 
 
 def _taken(picture: Picture) -> tuple[Fingerprint, list[Fingerprint]]:
-    from bench.copies.attacks import ATTACKS
-
     rgb = picture.load()
     return registered(rgb), [fingerprint(ATTACKS[name](rgb, picture.name)) for name in _ATTACKS]
 
@@ -109,8 +108,8 @@ class Synthetic:
 
     def picture(self) -> Fingerprint:
         points = self._points[self._draw.integers(0, len(self._points), INDEXED)]
-        look = np.sort(self._descriptors[self._draw.integers(len(self._descriptors))])
-        look = self._descriptors[self._draw.integers(len(self._descriptors))] // 2 + look // 2
+        ordered = np.sort(self._descriptors[self._draw.integers(len(self._descriptors))])
+        look = self._descriptors[self._draw.integers(len(self._descriptors))] // 2 + ordered // 2
         return Fingerprint(1200, 900, points, self.descriptors(INDEXED), self._print.thumbnail[:64], look)
 
     def codes(self, out: U64) -> None:

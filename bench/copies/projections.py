@@ -2,14 +2,13 @@
 
     python -m bench.copies.projections --pictures FOLDER [--copies 3] [--out matcher/copies/codes.npz]
 
-Of a folder every sixth picture is left out: it belongs to the held-out part of `bench.copies.sets`.
+What is held out of the folder's distractors (`bench.copies.sets`) is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,10 +16,11 @@ from typing import Final
 import cv2
 import numpy as np
 
-from bench.copies.sets import Picture, folder
+from bench.copies.sets import Picture, sets
+from bench.copies.work import spread
 from matcher.copies.codes import BITS, DISTANCES, I16, I32, UNIT, Projections, distances, encode, halves
 from matcher.copies.features import Fingerprint, fingerprint_gray, to_small
-from matcher.pixels import F64, U8, fit, gray, gray_from_jpeg, jpeg, scaling
+from matcher.pixels import F64, U8, gray, gray_from_jpeg, jpeg, resized, scaling
 
 _SIDE: Final = 800
 _SCALE: Final = 2047
@@ -67,7 +67,7 @@ def learnt_from(picture: Picture, count: int) -> tuple[U8, U8, U8]:
     """Descriptors of a picture; and of the features that come back in its copies, those of either."""
     image = gray(picture.load())
     if max(image.shape) > _SIDE:
-        image = np.asarray(cv2.resize(image, fit(image.shape[1], image.shape[0], _SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+        image = resized(image, _SIDE)
     print_ = fingerprint_gray(image)
     left, right = [print_.descriptors[:0]], [print_.descriptors[:0]]
     for copy, matrix in copies(image, np.random.default_rng(sum(picture.name.encode())), count):
@@ -80,8 +80,8 @@ def learnt_from(picture: Picture, count: int) -> tuple[U8, U8, U8]:
 
 def discriminants(all_: F64, noise: F64) -> F64:
     """64 x 64, a projection per column, the best first: the most variance of `all_` (n x 64, centred) per variance of `noise` (n x 64)."""
-    spread = noise.T @ noise / len(noise)
-    values, vectors = np.linalg.eigh(spread + np.eye(64) * np.trace(spread) / 64 * _SHRINK)
+    within = noise.T @ noise / len(noise)
+    values, vectors = np.linalg.eigh(within + np.eye(64) * np.trace(within) / 64 * _SHRINK)
     whitening = vectors / np.sqrt(values)
     white = all_ @ whitening
     values, vectors = np.linalg.eigh(white.T @ white / len(white))
@@ -128,9 +128,8 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("matcher/copies/codes.npz"))
     given = parser.parse_args()
-    pictures = [picture for index, picture in enumerate(folder(given.pictures)) if index % 6 != 5]
-    with ProcessPoolExecutor() as pool:
-        prints, left, right = zip(*pool.map(partial(learnt_from, count=given.copies), pictures, chunksize=4), strict=True)
+    pictures = sets(None, given.pictures).distractors
+    prints, left, right = zip(*spread(partial(learnt_from, count=given.copies), pictures, "learnt from"), strict=True)
     pairs = np.concatenate(left), np.concatenate(right)
     found = learn(prints, *pairs)
     np.savez_compressed(given.out, symmetric=found.symmetric, antisymmetric=found.antisymmetric, centre=found.centre, chance=found.chance)

@@ -17,6 +17,7 @@ import matcher.copies
 from bench.copies.queries import Query, stem
 from bench.copies.sets import Picture, read
 from bench.copies.work import spread
+from matcher import pixels
 from matcher.copies import features
 from matcher.copies.features import Fingerprint
 from matcher.pixels import F64
@@ -76,7 +77,8 @@ def _fingerprint(task: _Register) -> bytes:
 
 @lru_cache
 def _version() -> str:
-    sources = sorted(path for path in Path(matcher.copies.__path__[0]).rglob("*") if path.suffix in (".py", ".c", ".h", ".npz"))
+    parts = sorted(path for path in Path(matcher.copies.__path__[0]).rglob("*") if path.suffix in (".py", ".c", ".h", ".npz"))
+    sources = [*parts, Path(str(pixels.__file__))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 

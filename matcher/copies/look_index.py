@@ -93,7 +93,7 @@ class LookIndex:
     def nearest(self, look: U8, limit: int, group: int | None = None, within: float = NEAR) -> list[Alike]:
         """At most `limit` pictures of each group (or of `group`) not farther than `within`, of the look or its mirror, nearest first: no
         group's pictures displace another's."""
-        if not len(look) or not len(self) or limit < 1:
+        if not len(look) or limit < 1:
             return []
         both = np.stack([look, look[MIRROR]]).astype(np.float32)
         found = self._around(both, within) if group is None else self._closest(both, limit, group, within)
@@ -102,7 +102,7 @@ class LookIndex:
     def _closest(self, both: F32, limit: int, group: int, within: float) -> list[Alike]:
         chosen = faiss.IDSelectorRange(group << _NUMBER_BITS, (group + 1) << _NUMBER_BITS)
         with self._lock:
-            squares, keys = self._faiss.search(both, min(limit, len(self)), params=self._how(chosen))
+            squares, keys = self._faiss.search(both, min(limit, max(1, len(self))), params=self._how(chosen))
         near = squares <= within * within
         flips = np.broadcast_to(np.array([[False], [True]]), keys.shape)
         return _ranked(keys[near], squares[near], flips[near])
@@ -131,7 +131,7 @@ class LookIndex:
 
     def _how(self, selector: faiss.IDSelector | None) -> Any:
         lists = self._faiss.nlist
-        probes = min(lists, max(_PROBES, -(-lists * _COMPARED // len(self))))
+        probes = min(lists, max(_PROBES, -(-lists * _COMPARED // max(1, len(self)))))
         parameters: Any = faiss.SearchParametersIVF
         return parameters(sel=selector, nprobe=probes)
 

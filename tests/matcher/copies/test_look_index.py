@@ -99,7 +99,7 @@ def test_what_was_added_or_removed_counts_at_once(steps: list[tuple[str, int, in
 def test_an_empty_look_finds_nothing_and_is_refused() -> None:
     index, nothing = LookIndex(), np.zeros(0, np.uint8)
     row = looks(1)[0]
-    assert index.nearest(row, 3) == []
+    assert index.nearest(row, 3) == index.nearest(row, 3, 0) == []
     index.add(1, row)
     assert index.nearest(nothing, 3) == index.nearest(row, 0) == []
     with pytest.raises(ValueError, match="shape"):

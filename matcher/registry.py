@@ -101,7 +101,7 @@ class Registry:
 
     def size(self, account: int | None) -> int:
         """How many pictures of the account (None: of all) are here."""
-        return len(self._copies) if account is None else self._copies.count(account)
+        return self._copies.count(account)
 
     def candidates(self, query: Fingerprint, account: int | None) -> list[Candidate[int]]:
         """Pictures of the account (None: of all, each account's as if it were asked alone) that the query may show; `group` is whose."""

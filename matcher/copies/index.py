@@ -11,7 +11,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
 from typing import Final, Generic
@@ -57,6 +57,8 @@ class Candidate(Generic[Id]):
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[Id]):
+    """A registered picture that geometry confirms."""
+
     id: Id
     verdict: Verdict
 
@@ -100,9 +102,9 @@ class CopyIndex(Generic[Id]):
             except KeyError:
                 continue
 
-    def count(self, group: int) -> int:
-        """How many pictures the group has."""
-        return self._sizes[group]
+    def count(self, group: int | None) -> int:
+        """How many pictures the group has, or all together."""
+        return len(self) if group is None else self._sizes[group]
 
     def ids(self, group: int) -> set[Id]:
         """The group's pictures."""
@@ -148,7 +150,7 @@ class CopyIndex(Generic[Id]):
 
     def search(self, query: Fingerprint, model: Model = "scale", *, group: int | None = None, limit: int = CANDIDATES) -> list[Found[Id]]:
         """Candidates that geometry confirms, copies first, then by score."""
-        total = max(1, len(self) if group is None else self._sizes[group])
+        total = max(1, self.count(group))
         found = []
         for candidate in self.candidates(query, group, limit):
             try:
@@ -192,7 +194,7 @@ class CopyIndex(Generic[Id]):
 
     def _voted(self, query: Query, group: int | None) -> list[Candidate[Id]]:
         """By votes."""
-        among = len(self) if group is None else self._sizes[group]
+        among = self.count(group)
         found: list[Candidate[Id]] = []
         for part in self._parts if among else ():
             wanted = EVERY if group is None else group
@@ -202,7 +204,7 @@ class CopyIndex(Generic[Id]):
     def _alike(self, query: Fingerprint, group: int | None, limit: int, within: float) -> Iterator[Candidate[Id]]:
         """By their looks."""
         parts = self._parts
-        among = max(1, len(self) if group is None else self._sizes[group])
+        among = max(1, self.count(group))
         for alike in self._looks.nearest(query.look, limit, group, within):
             votes = max(0.0, -log(among * chance(alike.distance)))
             for part in parts:
@@ -215,8 +217,7 @@ class CopyIndex(Generic[Id]):
         for part in self._parts:
             place = part.place(stamp)
             if place is not None:
-                group = int(part.groups[place])
-                part.groups[place] = DEAD
+                group = part.bury(place)
                 self._sizes[group] -= 1
                 self._looks.remove(stamp, group)
 
@@ -236,7 +237,7 @@ class CopyIndex(Generic[Id]):
 
     def _put(self, taken: tuple[Part[Id], Part[Id]], merged: Part[Id], kept: I64) -> None:
         """Puts the merged part into its place; what was removed meanwhile is removed there too."""
-        merged.groups[:] = np.concatenate([part.groups for part in taken])[kept]
+        merged = replace(merged, groups=np.concatenate([part.groups for part in taken])[kept])
         at = self._parts.index(taken[0])
         end = at + sum(part in taken for part in self._parts)
         self._parts = (*self._parts[:at], merged, *self._parts[end:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Final, Generic, TypeVar
 
@@ -22,23 +22,30 @@ LARGEST: Final = 4_000_000
 _DEAD_SHARE: Final = 0.25
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Part(Generic[Id]):
-    """`ids`, `stamps` (int64, ascending) and `groups` (uint32) of the segment's pictures. Of all this only groups change, to `DEAD`."""
+    """`ids`, `stamps` (int64, ascending) and `groups` (uint32) of the segment's pictures, and how many of them are `dead`. Of all this only
+    groups change, by `bury`."""
 
     segment: Segment
     ids: Sequence[Id]
     stamps: I64
     groups: U32
+    dead: int = field(init=False)
 
-    @property
-    def alive(self) -> int:
-        return int((self.groups != DEAD).sum())
+    def __post_init__(self) -> None:
+        self.dead = int((self.groups == DEAD).sum())
+
+    def bury(self, place: int) -> int:
+        """Leaves a picture out that was there; the group that it had."""
+        group, self.groups[place] = int(self.groups[place]), DEAD
+        self.dead += 1
+        return group
 
     @property
     def wasteful(self) -> bool:
         """Whether it is worth writing anew without its removed pictures."""
-        return len(self.ids) - self.alive > max(16, _DEAD_SHARE * len(self.ids))
+        return self.dead > max(16, _DEAD_SHARE * len(self.ids))
 
     @property
     def nbytes(self) -> int:

@@ -47,8 +47,13 @@ def resized(image: U8, side: int) -> U8:
     height, width = image.shape[:2]
     if max(width, height) == side:
         return image
-    how = cv2.INTER_AREA if max(width, height) > side else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, fit(width, height, side), interpolation=how), np.uint8)
+    return resized_to(image, fit(width, height, side))
+
+
+def resized_to(image: U8, size: tuple[int, int]) -> U8:
+    """Like `resized`, with that (width, height)."""
+    how = cv2.INTER_AREA if max(image.shape[:2]) > max(size) else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
 
 
 def scaling(source: tuple[int, int], target: tuple[int, int]) -> F64:

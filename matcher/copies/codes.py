@@ -12,14 +12,14 @@ import ctypes
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from matcher.copies.features import MIRROR
-from matcher.copies.native import library
+from matcher.copies.native import address, library
 from matcher.pixels import U8
 
 U32 = npt.NDArray[np.uint32]
@@ -34,6 +34,9 @@ ANTISYMMETRIC: Final = np.uint64(0xFFFFFFFF)
 DISTANCES: Final = 2 * BITS + 1
 UNIT: Final = 256
 """Logarithms are integers, in 1/256 of a natural one: sums of them are the same on every machine."""
+LOGS: Final = np.asarray(np.round(UNIT * np.log(np.maximum(np.arange(4096), 1))), np.int32)
+"""256 ln(i) of small counts; of 0 that of 1."""
+_SHIPPED: Final = Path(__file__).with_name("codes.npz")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +58,7 @@ class Projections:
     @lru_cache(1)
     def shipped(cls) -> Projections:
         """Those that `bench/copies/projections.py` learnt."""
-        with as_file(files("matcher.copies") / "codes.npz") as path, np.load(path) as stored:
+        with np.load(_SHIPPED) as stored:
             return cls(*(np.ascontiguousarray(stored[name]) for name in ("symmetric", "antisymmetric", "centre", "chance")))
 
 
@@ -115,24 +118,9 @@ def distances(codes: U64, code: np.uint64) -> tuple[U8, npt.NDArray[np.bool_]]:
     return np.minimum(plain, mirrored), mirrored < plain
 
 
-def address(array: npt.NDArray[np.generic]) -> ctypes.c_void_p:
-    """Where a contiguous array begins, for the native library."""
-    return ctypes.c_void_p(array.ctypes.data)
-
-
-def logs(count: int = 4096) -> I32:
-    """256 ln(i) of small counts; of 0 that of 1."""
-    return _logs(count)
-
-
-@lru_cache
-def _logs(count: int) -> I32:
-    return np.asarray(np.round(UNIT * np.log(np.maximum(np.arange(count), 1))), np.int32)
-
-
 def log(count: int) -> int:
     """256 ln(count), of huge counts rounded as the native library does it."""
-    table, more = logs(), 0
-    while count >= len(table):
-        count, more = count >> 1, more + int(table[2])
-    return int(table[count]) + more
+    more = 0
+    while count >= len(LOGS):
+        count, more = count >> 1, more + int(LOGS[2])
+    return int(LOGS[count]) + more

@@ -15,19 +15,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from matcher.copies.features import LEVEL, MIRROR, SIDE, Fingerprint
-from matcher.copies.native import library
+from matcher.copies.codes import I16, I32, PAIRS
+from matcher.copies.features import LEVEL, SIDE, Fingerprint
+from matcher.copies.native import address, library
 from matcher.pixels import F32, F64, U8
-
-I16 = npt.NDArray[np.int16]
-I32 = npt.NDArray[np.int32]
 
 _RATIO: Final = 0.92
 _APART: Final = 0.02 * SIDE
 _TILE: Final = 64
 _FAR: Final = 32_767
-_FIRST: Final = np.flatnonzero(np.arange(128) < np.asarray(MIRROR))
-_SWAPPED: Final = np.stack([_FIRST, np.asarray(MIRROR)[_FIRST]]).astype(np.int32)
+_SWAPPED: Final = np.ascontiguousarray(PAIRS.T.astype(np.int32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,17 +81,9 @@ def _nearest_native(native: ctypes.CDLL, registered: Fingerprint, query: Fingerp
     points = np.ascontiguousarray(registered.points)
     found = np.empty((2, len(query.points), 3), np.int32)
     failed = native.filigrane_nearest(
-        ctypes.c_void_p(levels.ctypes.data),
-        ctypes.c_void_p(points.ctypes.data),
-        ctypes.c_int(len(levels)),
-        ctypes.c_void_p(_SWAPPED.ctypes.data),
-        ctypes.c_void_p(halves.sums.ctypes.data),
-        ctypes.c_void_p(halves.differences.ctypes.data),
-        ctypes.c_void_p(halves.lengths.ctypes.data),
-        ctypes.c_int(len(query.points)),
-        ctypes.c_int(len(halves.lengths)),
-        ctypes.c_float(_APART),
-        ctypes.c_void_p(found.ctypes.data),
+        *(address(levels), address(points), ctypes.c_int(len(levels)), address(_SWAPPED)),
+        *(address(halves.sums), address(halves.differences), address(halves.lengths)),
+        *(ctypes.c_int(len(query.points)), ctypes.c_int(len(halves.lengths)), ctypes.c_float(_APART), address(found)),
     )
     if failed:
         raise MemoryError("no memory for the distances of features")

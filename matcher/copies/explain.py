@@ -7,7 +7,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from matcher.pixels import F64, U8, check_rgb, scaling
+from matcher.pixels import F64, U8, check_rgb, resized_to, scaling
 
 HEIGHT: Final = 480
 _WIDEST: Final = 1_440
@@ -43,8 +43,7 @@ def _panel(image: U8) -> U8:
     """The picture, `HEIGHT` high; less where it would get too wide."""
     width, height = _size(image)
     scale = min(HEIGHT / height, _WIDEST / width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), np.uint8)
+    return resized_to(image, (max(1, round(width * scale)), max(1, round(height * scale))))
 
 
 def _outlined(query: U8, registered: U8, transform: F64) -> U8:

@@ -1,12 +1,12 @@
-"""What is kept of a picture to find its copies: local features and a small gray thumbnail.
+"""What is kept of a picture to find its copies: local features, how it looks as a whole, and a small gray thumbnail.
 
-Features (`matcher.copies.sift`) are taken on a small gray picture.
+All are taken of a small gray picture; features of a registered one also of larger ones (`matcher.copies.stable`).
 """
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -14,8 +14,8 @@ import numpy as np
 
 from matcher.copies.look import look
 from matcher.copies.sift import DIMENSIONS, extract
-from matcher.copies.stable import shrunk, stable_features
-from matcher.pixels import F32, F64, U8, check_rgb, fit, flip, gray, gray_from_jpeg, jpeg, resized, scaling
+from matcher.copies.stable import stable_features
+from matcher.pixels import F32, F64, U8, check_rgb, fit, flip, gray, gray_from_jpeg, jpeg, resized, resized_to, scaling
 from matcher.pixels import MAX_SIDE as MAX_PICTURE_SIDE
 
 SIDE: Final = 256
@@ -138,7 +138,7 @@ def fingerprint(rgb: U8, size: tuple[int, int] | None = None) -> Fingerprint:
 def fingerprint_gray(image: U8, size: tuple[int, int] | None = None) -> Fingerprint:
     """Like `fingerprint`, of an H x W luma picture."""
     width, height = size or (image.shape[1], image.shape[0])
-    small = shrunk(image, fit(width, height, SIDE))
+    small = resized_to(image, fit(width, height, SIDE))
     return _fingerprint((width, height), small, extract(small, POINTS))
 
 
@@ -152,26 +152,11 @@ def registered_gray(image: U8, size: tuple[int, int] | None = None) -> Fingerpri
     """Like `registered`, of an H x W luma picture. It takes some hundred times as long as `fingerprint_gray`."""
     width, height = size or (image.shape[1], image.shape[0])
     small = fit(width, height, SIDE)
-    return _fingerprint((width, height), shrunk(image, small), stable_features(image, small, KEPT))
+    return _fingerprint((width, height), resized_to(image, small), stable_features(image, small, KEPT))
 
 
 def _fingerprint(size: tuple[int, int], small: U8, features: tuple[F32, U8]) -> Fingerprint:
     return Fingerprint(*size, *_rounded(*features), jpeg(resized(small, THUMBNAIL_SIDE), 85), look(small))
-
-
-def mirrored(print_: Fingerprint) -> Fingerprint:
-    """The fingerprint of the picture flipped left to right, without touching pixels: a SIFT descriptor's mirror is a permutation."""
-    points = print_.points.copy()
-    points[:, 0] = print_.small[0] - 1 - points[:, 0]
-    points[:, 3] = (180.0 - points[:, 3]) % 360.0
-    thumbnail = jpeg(np.ascontiguousarray(thumbnail_of(print_)[:, ::-1]), 92)
-    return replace(
-        print_,
-        points=points,
-        descriptors=print_.descriptors[:, MIRROR],
-        thumbnail=thumbnail,
-        look=print_.look[MIRROR] if len(print_.look) else print_.look,
-    )
 
 
 def _mirror_order() -> list[int]:
@@ -180,6 +165,7 @@ def _mirror_order() -> list[int]:
 
 
 MIRROR: Final = _mirror_order()
+"""A descriptor (or look) in this order is that of the mirrored picture."""
 
 
 def thumbnail_of(print_: Fingerprint) -> U8:

@@ -39,12 +39,16 @@ class Laid:
     frame: F32
     mask: U8
 
+    @property
+    def whole(self) -> npt.NDArray[np.bool_]:
+        """n: whether both pictures show all of a block."""
+        return np.asarray(cut(self.mask.astype(np.float32)).min(axis=1) > 0)
+
     def blocks(self) -> Blocks:
-        left, right = cut(self.source), cut(self.frame)
-        left, right = left - left.mean(axis=1, keepdims=True), right - right.mean(axis=1, keepdims=True)
+        left, right = _centred(self.source), _centred(self.frame)
         spread_l, spread_r = _spread(left), _spread(right)
         ncc = np.einsum("ij,ij->i", left, right) / BLOCK**2 / np.maximum(spread_l * spread_r, 1e-3)
-        return Blocks(ncc.clip(-1, 1), spread_l, spread_r, cut(self.mask.astype(np.float32)).min(axis=1) > 0)
+        return Blocks(ncc.clip(-1, 1), spread_l, spread_r, self.whole)
 
     def same_sharpness(self) -> Laid:
         """The sharper of the two blurred until its finest detail is as strong as the other's: a blurred copy is a copy."""
@@ -100,6 +104,12 @@ def cut(image: F32) -> F32:
     return part.transpose(0, 2, 1, 3).reshape(rows * columns, BLOCK * BLOCK)
 
 
+def _centred(image: F32) -> F32:
+    """Its blocks, each without its mean."""
+    blocks = cut(image)
+    return np.asarray(blocks - blocks.mean(axis=1, keepdims=True), np.float32)
+
+
 def _spread(centred: F32) -> F32:
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", centred, centred) / centred.shape[1]), np.float32)
 
@@ -120,11 +130,10 @@ class Pull:
     def of(cls, laid: Laid) -> Pull:
         frame, source = (np.asarray(cv2.GaussianBlur(image, (0, 0), 1.0), np.float32) for image in (laid.frame, laid.source))
         gx, gy = (cut(np.asarray(cv2.Sobel(source, cv2.CV_32F, *which, ksize=3, scale=1 / 8), np.float32)) for which in ((1, 0), (0, 1)))
-        a, b = cut(frame), cut(source)
-        a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+        a, b = _centred(frame), _centred(source)
         spread_a, spread_b = np.maximum(_spread(a), 2.0), np.maximum(_spread(b), 2.0)
         ncc = np.einsum("ij,ij->i", a, b) / BLOCK**2 / (spread_a * spread_b)
-        weight = ncc.clip(0, 1) ** 2 * (cut(laid.mask.astype(np.float32)).min(axis=1) > 0) / spread_b**2
+        weight = ncc.clip(0, 1) ** 2 * laid.whole / spread_b**2
         miss = a * (spread_b / spread_a)[:, None] - b
         return cls(*(np.einsum("ij,ij->i", p, q) * weight for p, q in ((gx, gx), (gx, gy), (gy, gy), (gx, miss), (gy, miss))))
 

@@ -1,4 +1,4 @@
-"""How a whole picture looks: one upright descriptor, and an index of them.
+"""How a whole picture looks: one upright descriptor.
 
 The descriptor tells plain copies (recompressed, resized, recoloured, framed), also of pictures without texture in which local features find
 nothing: skies, gradients, logos, pages of text. It is SIFT's grid of 4 x 4 cells with 8 directions each (Lowe 2004), laid over the whole

@@ -25,7 +25,7 @@ class Opened:
         weakref.finalize(self, os.close, descriptor)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pieces:
     """`stamps`: ascending; `starts`, `lengths`: where in `file`, 0 bytes where it was removed."""
 
@@ -105,7 +105,7 @@ class Prints:
     @property
     def nbytes(self) -> int:
         """In memory, not on disk."""
-        return sum(20 * len(pieces.stamps) for pieces in {id(p): p for p in (self._old, self._new)}.values())
+        return sum(20 * len(pieces.stamps) for pieces in {self._old, self._new})
 
     @property
     def wasteful(self) -> bool:
@@ -135,7 +135,7 @@ class Prints:
         with self._lock:
             if self._rewriting:
                 self._gone.append(stamp)
-            for pieces in {id(p): p for p in (self._old, self._new)}.values():
+            for pieces in {self._old, self._new}:
                 pieces.remove(stamp)
 
     def rewrite(self) -> None:

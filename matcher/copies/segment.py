@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from matcher.copies import votes
-from matcher.copies.codes import BITS, U32, U64, UNIT, Codes, Projections, address, distances, encode, log, logs
+from matcher.copies.codes import BITS, LOGS, U32, U64, UNIT, Codes, Projections, distances, encode, log
 from matcher.copies.features import INDEXED, SIDE, Fingerprint
-from matcher.copies.native import library
+from matcher.copies.native import address, library
 from matcher.copies.votes import HIT, PLACE, Votes
 from matcher.pixels import F32, U8
 
@@ -261,7 +261,7 @@ class _Weighing:
         return cls(chance, log(segment.pictures) - log(features), log(pictures) - log(features), min(max(limit, 0), _MAX_DISTANCE))
 
     def native(self) -> _WeighingStruct:
-        return _WeighingStruct(address(logs()), address(self.chance), self.ln_rate, self.ln_among, votes.GAIN, self.limit)
+        return _WeighingStruct(address(LOGS), address(self.chance), self.ln_rate, self.ln_among, votes.GAIN, self.limit)
 
     def weights(self, near: U8, compared: int) -> npt.NDArray[np.int64]:
         """By distance, for a feature with hits at these distances. Many pictures with the same feature leave each of them less."""

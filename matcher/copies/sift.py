@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from matcher.copies import sift_pure
-from matcher.copies.native import library
+from matcher.copies.native import address, library
 from matcher.copies.sift_plan import PLAN
 from matcher.pixels import F32, U8
 
@@ -38,13 +38,13 @@ def _native(native: ctypes.CDLL, image: U8, count: int) -> tuple[F32, U8]:
     points, descriptors = np.empty((count, 4), np.float32), np.empty((count, DIMENSIONS), np.uint8)
     height, width = image.shape
     found = native.filigrane_sift(
-        ctypes.c_void_p(image.ctypes.data),
+        address(image),
         ctypes.c_int(width),
         ctypes.c_int(height),
         ctypes.byref(PLAN),
         ctypes.c_int(count),
-        ctypes.c_void_p(points.ctypes.data),
-        ctypes.c_void_p(descriptors.ctypes.data),
+        address(points),
+        address(descriptors),
     )
     if found < 0:
         raise MemoryError("no memory for the picture's features")

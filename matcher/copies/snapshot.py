@@ -32,6 +32,8 @@ class SnapshotInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot(Generic[Id]):
+    """What an index is made of; `looks`: `LookIndex.to_bytes`."""
+
     parts: Sequence[Part[Id]]
     prints: Prints
     looks: bytes

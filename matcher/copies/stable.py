@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matcher.copies.sift import extract
-from matcher.pixels import F32, F64, U8, fit, gray_from_jpeg, jpeg, scaling
+from matcher.pixels import F32, F64, U8, fit, gray_from_jpeg, jpeg, resized_to, scaling
 
 Bool = npt.NDArray[np.bool_]
 
@@ -81,17 +81,11 @@ def _at_sizes(image: U8, small: tuple[int, int]) -> Features:
         long = side if factor == 1 else min(factor * side, max(image.shape))
         if long < _LARGER * last:
             break
-        seen = shrunk(image, fit(*small, long) if factor > 1 else small)
+        seen = resized_to(image, fit(*small, long) if factor > 1 else small)
         points, descriptors = extract(seen, count)
         parts.append(Features(_moved(points, scaling((seen.shape[1], seen.shape[0]), small)), descriptors))
         last = long
     return Features(np.concatenate([part.points for part in parts]), np.concatenate([part.descriptors for part in parts]))
-
-
-def shrunk(image: U8, size: tuple[int, int]) -> U8:
-    """The picture at the size (width, height): area-averaged when it shrinks, cubic when it grows."""
-    how = cv2.INTER_AREA if max(image.shape) > max(size) else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
 
 
 def _moved(points: F32, transform: F64) -> F32:
@@ -173,9 +167,9 @@ def _changes() -> Iterator[_Change]:
 
 def copies(image: U8, small: tuple[int, int]) -> Iterator[Copy]:
     """The picture (H x W) as it may be found, at the size of a query; `small`: (width, height) of the picture at that size."""
-    sizes = [shrunk(image, small)]
+    sizes = [resized_to(image, small)]
     while max(sizes[-1].shape) < min(max(image.shape), _SIZES[-1] * max(small)):
-        sizes.append(shrunk(image, fit(*small, min(2 * max(sizes[-1].shape), max(image.shape)))))
+        sizes.append(resized_to(image, fit(*small, min(2 * max(sizes[-1].shape), max(image.shape)))))
     for seed, change in enumerate(_changes()):
         transform, size = _placed(small, change)
         yield Copy(_harmed(_warped(sizes, small, transform, size), change, seed), transform)
@@ -207,7 +201,7 @@ def _warped(sizes: list[U8], small: tuple[int, int], transform: F64, size: tuple
 def _harmed(image: U8, change: _Change, seed: int) -> U8:
     if change.shrink < 1:
         height, width = image.shape
-        image = shrunk(shrunk(image, fit(width, height, round(change.shrink * max(width, height)))), (width, height))
+        image = resized_to(resized_to(image, fit(width, height, round(change.shrink * max(width, height)))), (width, height))
     if change.blur:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), change.blur), np.uint8)
     if change.gamma != 1:

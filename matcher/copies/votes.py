@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from matcher.copies.codes import U32, UNIT, address, log, logs
-from matcher.copies.native import library
+from matcher.copies.codes import LOGS, U32, UNIT, log
+from matcher.copies.native import address, library
 from matcher.pixels import F64
 
 PLACE: Final = np.dtype([("picture", "<u4"), ("x", "u1"), ("y", "u1"), ("angle", "u1"), ("size", "u1")])
@@ -69,7 +69,7 @@ def tally(hits: npt.NDArray[np.void], query: npt.NDArray[np.void], pictures: int
     native, floor = library(), round(UNIT * least)
     if native is None:
         return Votes.of(_tally(hits, query, log(pictures), floor))
-    by = _Tally(address(logs()), address(_COSINE), address(_SINE), address(_ZOOMS), GAIN, log(pictures), floor)
+    by = _Tally(address(LOGS), address(_COSINE), address(_SINE), address(_ZOOMS), GAIN, log(pictures), floor)
     found = np.empty(len(hits) // 2 + 1, VOTE)
     native.filigrane_tally.restype = ctypes.c_int64
     count = native.filigrane_tally(ctypes.byref(by), address(hits), ctypes.c_int64(len(hits)), address(query), address(found))

@@ -12,7 +12,11 @@ import os
 import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # whoever builds a wheel has no NumPy
+    import numpy as np
+    import numpy.typing as npt
 
 FOLDER: Final = Path(__file__).parent
 LIBRARY: Final = FOLDER / "native.so"
@@ -52,6 +56,11 @@ def load(path: Path) -> ctypes.CDLL | None:
         return found
     _warn(path, "it was built from other sources")
     return None
+
+
+def address(array: npt.NDArray[np.generic]) -> ctypes.c_void_p:
+    """Where a contiguous array begins."""
+    return ctypes.c_void_p(array.ctypes.data)
 
 
 def _warn(path: Path, reason: str) -> None:

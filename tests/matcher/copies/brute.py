@@ -1,21 +1,30 @@
-"""What `CopyIndex` approximates: every feature of the query is compared with every one that is registered."""
+"""What is approximated or taken a short way to, done in full: an index that compares every feature, and the mirror of a fingerprint."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Generic
 
 import numpy as np
 import pytest
 
 from matcher.copies import segment
-from matcher.copies.features import Fingerprint
+from matcher.copies.features import MIRROR, Fingerprint
 from matcher.copies.index import CANDIDATES, LEAST, Candidate
 from matcher.copies.parts import Id
 from matcher.copies.segment import EVERY, Query, Segment
 
 
+def mirrored(print_: Fingerprint) -> Fingerprint:
+    """With the features of the picture flipped left to right; look and thumbnail stay as they are."""
+    points = print_.points.copy()
+    points[:, 0] = print_.small[0] - 1 - points[:, 0]
+    points[:, 3] = (180.0 - points[:, 3]) % 360.0
+    return replace(print_, points=points, descriptors=print_.descriptors[:, MIRROR])
+
+
 class BruteIndex(Generic[Id]):
-    """Pictures by id; one segment of a single cell is made for each question, without limits."""
+    """What `CopyIndex` approximates. Pictures by id; one segment of a single cell is made for each question, without limits."""
 
     def __init__(self) -> None:
         self._pictures: dict[Id, tuple[Fingerprint, int]] = {}

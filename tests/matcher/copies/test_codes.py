@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from matcher.copies.codes import ANTISYMMETRIC, BITS, Projections, distances, encode, halves, log, logs
+from matcher.copies.codes import ANTISYMMETRIC, BITS, LOGS, Projections, distances, encode, halves, log
 from matcher.copies.features import MIRROR, fingerprint
 from matcher.pixels import U8
 from tests.matcher.pictures import mirror, photo
@@ -60,6 +60,6 @@ def test_the_upper_bits_are_balanced(descriptors: U8) -> None:
 
 def test_logarithms_of_counts() -> None:
     assert log(0) == log(1) == 0
-    assert log(4095) == logs()[4095] == round(256 * np.log(4095))
+    assert log(4095) == LOGS[4095] == round(256 * np.log(4095))
     for count in (4096, 123_456, 10_000_000):
         assert abs(log(count) / 256 - np.log(count)) < 0.05

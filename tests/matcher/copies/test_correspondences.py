@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from matcher.copies.correspondences import Pairs, correspond
-from matcher.copies.features import Fingerprint, fingerprint, mirrored, registered
+from matcher.copies.features import Fingerprint, fingerprint, registered
 from matcher.copies.native import library
 from matcher.pixels import U8
+from tests.matcher.copies.brute import mirrored
 from tests.matcher.pictures import crop, mirror, photo
 
 native = pytest.mark.skipif(library() is None, reason="the native library is not built")

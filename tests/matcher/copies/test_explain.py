@@ -8,8 +8,6 @@ from filigrane.demo import pictures
 from matcher.copies.explain import HEIGHT, explain
 from matcher.pixels import flip
 
-_GAP = 12
-
 
 def test_a_copy_laid_over_its_original_shows_no_seam() -> None:
     original = pictures.mountains(1)

@@ -7,25 +7,20 @@ then the commit. Everything is idempotent: what is interrupted comes again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
-from typing import NamedTuple
 
-import msgspec
 import structlog
 
-from core.bus import Message, Outgoing
-from core.events import FEATURES, IMAGES, FeaturesFound, ImageFound, encode
-from core.repo import accounts
+from core.bus import Message
+from core.events import IMAGES, ImageFound
 from core.repo.matches import MatchDraft
 from core.services import Services
-from matcher.copies.features import Fingerprint
-from matcher.crawled.writer import CrawledWriter, Found
 from matcher.decode import Decoders
 from matcher.member import Member, Stopped
+from matcher.pictures import Pictures, Seen, caught_up
 from matcher.pipeline import Pipeline, Source
-from matcher.reading import Reader, Task
+from matcher.spreading import Spreading
 from matcher.tasks import Tasks, outcomes
 
 log = structlog.get_logger()
@@ -42,126 +37,35 @@ def run(services: Services, pipeline: Pipeline, stop: threading.Event) -> None:
         Member(services, IMAGES, stop, images.work, at_once=Tasks.AT_ONCE, missed=images.missed).run()
 
 
-class _Seen(NamedTuple):
-    """What is written of a picture, so that it can be searched, and what is in it."""
-
-    task: Task
-    crawled: Found
-    drafts: list[MatchDraft]
-
-
-class Images:
-    """What is done with the messages of a poll; used by one thread."""
-
-    def __init__(self, services: Services, pipeline: Pipeline, decoders: Decoders, stop: threading.Event) -> None:
-        self._services = services
-        self._pipeline = pipeline
-        self._tasks = Tasks(services, IMAGES, stop)
-        self._reader = Reader(services, decoders, stop)
-        self._crawled = CrawledWriter(services)
-        self.missed = self._tasks.missed
-        self.close = self._reader.close
+class Images(Pictures[list[MatchDraft]]):
+    """Matches them with everything that is registered."""
 
     def work(self, messages: Sequence[Message]) -> None:
         """Everything that the messages ask for, up to the matches being recorded. Raises Stopped."""
         tasks = self._tasks.wanted(messages)
-        versions = self._tasks.patiently(partial(_versions, self._services, tasks))
-        found = [seen for task, source in self._sources(tasks) if (seen := self._see(_caught_up(task, versions), source)) is not None]
-        self._tasks.patiently(partial(self._crawled.store, [seen.crawled for seen in found]))
-        for seen in found:
-            outcomes.labels("matched" if seen.drafts else "nothing").inc()
-        found += self._registered_since(found, versions)
-        self._tasks.record([(seen.task, seen.drafts) for seen in found if seen.drafts])
+        versions = self._versions(tasks)
+        seen = self._look([caught_up(task, versions) for task in tasks])
+        for each in seen:
+            outcomes.labels("matched" if each.made else "nothing").inc()
+        seen += self._registered_since(seen, versions)
+        self._tasks.record([(each.task, each.made) for each in seen if each.made])
 
-    def _see(self, task: Task, source: Source) -> _Seen | None:
-        """What is in the picture; None once its message lies with the dead letters, or is of no use to us."""
+    def _make(self, event: ImageFound, source: Source) -> list[MatchDraft]:
+        return self._pipeline.matches(event, source)
 
-        def look() -> _Seen:
-            print_ = self._pipeline.fingerprint(task.event.sha256, source) if self._crawled.wants(task.event) else None
-            return _Seen(task, self._crawled.found(task.event, print_), self._pipeline.matches(task.event, source))
+    def _is_known(self, event: ImageFound) -> bool:
+        return super()._is_known(event) or (not self._crawled.wants(event) and self._pipeline.known(event))
 
-        return self._tasks.attempt(task, look)
-
-    def _registered_since(self, found: Sequence[_Seen], versions: Mapping[int, int]) -> list[_Seen]:
+    def _registered_since(self, seen: Sequence[Seen[list[MatchDraft]]], versions: Mapping[int, int]) -> list[Seen[list[MatchDraft]]]:
         """What is in the pictures of that which was registered while they were worked on.
 
         The registrar commits, then the crawled files are looked through; here the file was committed, and the versions are read after it:
         one of both always sees the other.
         """
-        now = self._tasks.patiently(partial(_versions, self._services, [seen.task for seen in found]))
-        late = [seen.task for seen in found if _has_risen(seen.task.event, versions, now)]
-        again = (self._see(_caught_up(task, now), self._reader.source(task.event)) for task in late)
-        return [seen for seen in again if seen is not None]
-
-    def _sources(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Source]]:
-        """Each task with a way to its picture; those first that the cache answers."""
-        needed = []
-        for task in tasks:
-            if not self._crawled.wants(task.event) and self._tasks.patiently(partial(self._pipeline.known, task.event)):
-                yield task, self._reader.source(task.event)
-            else:
-                needed.append(task)
-        yield from self._reader.pictures(needed)
-
-
-class _Decoded(NamedTuple):
-    """What is written of a picture, so that it can be searched, and what is published."""
-
-    task: Task
-    crawled: Found
-    print_: Fingerprint
-
-
-class Spreading:
-    """Decodes each picture once, for all shards; used by one thread."""
-
-    def __init__(self, services: Services, pipeline: Pipeline, decoders: Decoders, stop: threading.Event) -> None:
-        self._services = services
-        self._pipeline = pipeline
-        self._tasks = Tasks(services, IMAGES, stop)
-        self._reader = Reader(services, decoders, stop)
-        self._crawled = CrawledWriter(services)
-        self.missed = self._tasks.missed
-        self.close = self._reader.close
-
-    def work(self, messages: Sequence[Message]) -> None:
-        """Features of the pictures that the messages tell of, published. Raises Stopped."""
-        tasks = self._tasks.wanted(messages)
-        found = [seen for task, source in self._reader.pictures(tasks) if (seen := self._see(task, source)) is not None]
-        self._tasks.patiently(partial(self._crawled.store, [seen.crawled for seen in found]))
-        # read after the crawled file was committed: what is registered later is looked for in it
-        versions = self._tasks.patiently(partial(_versions, self._services, [seen.task for seen in found]))
-        known = [(_caught_up(seen.task, versions).event, seen.print_) for seen in found]
-        outgoing = [features(event, print_) for event, print_ in known if event.registry_version or event.shared]
-        self._tasks.patiently(partial(self._services.bus.publish, outgoing))
-        outcomes.labels("spread").inc(len(found))
-
-    def _see(self, task: Task, source: Source) -> _Decoded | None:
-        """None once its message lies with the dead letters, or is of no use to us."""
-
-        def look() -> _Decoded:
-            print_, wanted = self._pipeline.fingerprint(task.event.sha256, source), self._crawled.wants(task.event)
-            return _Decoded(task, self._crawled.found(task.event, print_ if wanted else None), print_)
-
-        return self._tasks.attempt(task, look)
-
-
-def features(event: ImageFound, print_: Fingerprint) -> Outgoing:
-    """The message for the shards."""
-    return Outgoing(FEATURES, event.sha256, encode(FeaturesFound(event, print_.to_bytes())), {"request_id": event.request_id})
-
-
-def _versions(services: Services, tasks: Sequence[Task]) -> dict[int, int]:
-    """Of the registries that pictures are matched against."""
-    shared = any(task.event.shared for task in tasks)
-    with services.database.read() as tx:
-        return accounts.registry_versions(tx, None if shared else {task.event.account for task in tasks})
-
-
-def _caught_up(task: Task, versions: Mapping[int, int]) -> Task:
-    """The task, to be matched against what is registered by now."""
-    version = max(task.event.registry_version, versions.get(task.event.account, 0))
-    return task._replace(event=msgspec.structs.replace(task.event, registry_version=version))
+        now = self._versions([each.task for each in seen])
+        late = [caught_up(each.task, now) for each in seen if _has_risen(each.task.event, versions, now)]
+        again = (self._see(task, self._reader.source(task.event)) for task in late)
+        return [each for each in again if each is not None]
 
 
 def _has_risen(event: ImageFound, before: Mapping[int, int], now: Mapping[int, int]) -> bool:

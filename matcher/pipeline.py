@@ -6,12 +6,10 @@ candidate, whatever its verdict (its pixels are only decoded for that) -> matche
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 import numpy as np
 
@@ -25,6 +23,7 @@ from matcher.copies.geometry import MODELS, Model
 from matcher.copies.index import Candidate
 from matcher.copies.verdict import Verdict, judge
 from matcher.pixels import F64, U8, scaling
+from matcher.recent import Recent
 from matcher.registry import Registry
 from matcher.watermark.detect import Detection, detect_all
 from matcher.watermark.keys import Registration
@@ -38,8 +37,6 @@ stage_seconds = histogram(
     "Work on pictures by stage: read, decode, candidates (of one picture), judge (one candidate), detect (its keys), record.",
     ["stage"],
 )
-
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +66,8 @@ class Pipeline:
     def __init__(self, registry: Registry) -> None:
         self.shard = registry.shard
         self._registry = registry
-        self._prints: _Cache[Fingerprint] = _Cache(_FINGERPRINTS)
-        self._finds: _Cache[tuple[Find, ...]] = _Cache(_FINDS)
+        self._prints: Recent[Fingerprint] = Recent(_FINGERPRINTS)
+        self._finds: Recent[tuple[Find, ...]] = Recent(_FINDS)
 
     def known(self, event: ImageFound) -> bool:
         """Whether `matches` will need no bytes. Raises Unavailable."""
@@ -96,6 +93,9 @@ class Pipeline:
         self._registry.catch_up(event.account, event.registry_version)
         return event.account
 
+    def has_fingerprint(self, sha256: str) -> bool:
+        return sha256 in self._prints
+
     def fingerprint(self, sha256: str, source: Source) -> Fingerprint:
         """The picture's, kept for when it comes again. Raises what `source` does."""
         known = self._prints.get(sha256)
@@ -109,9 +109,7 @@ class Pipeline:
 
         Raises InvalidInput for an unknown transform, Unavailable, and what `source` does.
         """
-        model: Model | None = next((m for m in MODELS if m == event.transform), None)
-        if model is None:
-            raise InvalidInput(f"transform is one of {', '.join(MODELS)}", code="bad_transform")
+        model = model_of(event.transform)
         self._registry.catch_up(event.account, event.registry_version)
         query = source.fingerprint()
         if event.similar:
@@ -143,6 +141,14 @@ class Pipeline:
                 verdict = judge(print_, query, model, max(1, shards * self._registry.size(candidate.group)))
             detections = _detect(pixels(), query, registrations, tried) if registrations else []
             yield from finds_of(candidate, verdict, registrations, detections)
+
+
+def model_of(transform: str) -> Model:
+    """Raises InvalidInput."""
+    model: Model | None = next((m for m in MODELS if m == transform), None)
+    if model is None:
+        raise InvalidInput(f"transform is one of {', '.join(MODELS)}", code="bad_transform")
+    return model
 
 
 def finds_of(
@@ -236,29 +242,3 @@ def _numbers(find: Find) -> list[float] | None:
     if find.detection is not None and find.detection.transform is not None:
         return [float(v) for v in find.detection.transform.ravel()]
     return None
-
-
-class _Cache(Generic[V]):
-    """The most recently used entries. Thread-safe."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._entries: OrderedDict[Hashable, V] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __contains__(self, key: Hashable) -> bool:
-        with self._lock:
-            return key in self._entries
-
-    def get(self, key: Hashable) -> V | None:
-        with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-            return self._entries.get(key)
-
-    def put(self, key: Hashable, value: V) -> None:
-        with self._lock:
-            self._entries[key] = value
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._size:
-                self._entries.popitem(last=False)

@@ -29,12 +29,12 @@ from matcher.copies.features import Fingerprint
 from matcher.copies.verdict import judge
 from matcher.crawled.library import CrawledLibrary, Opened, events_of
 from matcher.decode import Decoders
-from matcher.images import features
 from matcher.member import TRIES, Stopped, patiently
 from matcher.pipeline import CRAWL_MODEL, Pipeline, Source
 from matcher.reading import is_away, stored_bytes
 from matcher.recording import record
 from matcher.registry import Registry
+from matcher.spreading import features
 
 LOOP: Final = "registrations"
 _LEASE_SECONDS: Final = 20.0

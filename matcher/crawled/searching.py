@@ -10,16 +10,16 @@ import msgspec
 import structlog
 
 from core import telemetry
-from core.errors import FiligraneError, InvalidInput
+from core.errors import FiligraneError
 from core.events import SearchAsked, WebHit
 from core.imageinfo import image_info
 from core.services import Services
 from matcher.copies.features import Fingerprint
-from matcher.copies.geometry import MODELS, Model
+from matcher.copies.geometry import Model
 from matcher.copies.verdict import Verdict, judge
 from matcher.crawled.library import CrawledLibrary, Opened, WebCandidate, events_of, known
 from matcher.decode import Decoders
-from matcher.pipeline import stage_seconds
+from matcher.pipeline import model_of, stage_seconds
 from matcher.reading import is_away, stored_bytes
 
 HITS: Final = 100
@@ -93,14 +93,6 @@ class WebSearch:
             _CANDIDATES.labels("unreadable").inc()
             log.warning("crawled.picture_unreadable", sha256=sha256.hex(), code=error.code, reason=error.details)
             return None
-
-
-def model_of(transform: str) -> Model:
-    """Raises InvalidInput."""
-    model: Model | None = next((m for m in MODELS if m == transform), None)
-    if model is None:
-        raise InvalidInput(f"transform is one of {', '.join(MODELS)}", code="bad_transform")
-    return model
 
 
 def _hits(files: Sequence[Opened], found: Sequence[tuple[WebCandidate, Verdict | None, str | None]]) -> list[WebHit]:

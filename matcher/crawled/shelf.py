@@ -6,9 +6,7 @@ import hashlib
 import mmap
 import os
 import tempfile
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +16,7 @@ from core.errors import Unavailable
 from core.models import CrawledFile
 from core.objectstore import ObjectStore
 from matcher.crawled.file import PictureFile, PictureFileInvalid
+from matcher.recent import Recent
 
 _SMALL: Final = 1 << 20
 """Smaller files are not worth one on the disk."""
@@ -33,8 +32,8 @@ class Shelf:
         self._store = store
         self._folder = folder
         self._limit = int(gigabytes * (1 << 30))
-        self._small = _Recent(_MEMORY)
-        self._mapped = _Recent(self._limit)
+        self._small: Recent[PictureFile] = Recent(_MEMORY, _bytes)
+        self._mapped: Recent[PictureFile] = Recent(self._limit, _bytes)
 
     def get(self, row: CrawledFile) -> PictureFile:
         """The file, fetched if need be, with the digest that the row tells.
@@ -108,30 +107,10 @@ class Shelf:
                     yield Path(entry.path), stat.st_mtime, stat.st_size
 
 
+def _bytes(file: PictureFile) -> int:
+    return file.nbytes
+
+
 def _check(row: CrawledFile, data: bytes | memoryview) -> None:
     if hashlib.sha256(data).hexdigest() != row.sha256:
         raise PictureFileInvalid(f"{row.key} from {row.offset} on holds other bytes than were stored")
-
-
-class _Recent:
-    """The files used most recently, at most so many bytes of them (and always the last one)."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._files: OrderedDict[str, PictureFile] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def get(self, sha256: str) -> PictureFile | None:
-        with self._lock:
-            if sha256 in self._files:
-                self._files.move_to_end(sha256)
-            return self._files.get(sha256)
-
-    def put(self, sha256: str, file: PictureFile) -> None:
-        with self._lock:
-            if sha256 not in self._files:
-                self._bytes += file.nbytes
-            self._files[sha256] = file
-            while self._bytes > self._limit and len(self._files) > 1:
-                self._bytes -= self._files.popitem(last=False)[1].nbytes

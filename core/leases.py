@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from core.database.statements import insert
@@ -22,6 +22,8 @@ from core.errors import InvalidInput, StaleLease
 from core.models import Lease, UtcDateTime
 
 _HOLDER: Final = 100
+_JOB: Final = "/"
+"""Is in the name of a lease on a job, and in no domain."""
 ASKING: Final = timedelta(seconds=10)
 """Who asks for a lease says so again within this time; an older question is none any more."""
 
@@ -36,6 +38,16 @@ class Held:
     expires: datetime
     delay: float = 0.0
     """Seconds between two requests, as the row tells the next holder."""
+
+
+def of_job(kind: str, name: object) -> str:
+    """What a lease is named that is on no domain: on what one process at a time does."""
+    return f"{kind}{_JOB}{name}"
+
+
+def on_domain() -> ColumnElement[bool]:
+    """Leases that are on one."""
+    return ~Lease.domain.contains(_JOB)
 
 
 def acquire(

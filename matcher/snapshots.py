@@ -134,7 +134,7 @@ class Writer:
         if changes < CHANGES and not (changes and now - self._looked >= PAUSE):
             return False
         self._written, self._looked = self._registry.changes, now
-        with _Lease(self._services, f"registry:{self._registry.shard}", self._name) as mine:
+        with _Lease(self._services, leases.of_job("registry", self._registry.shard), self._name) as mine:
             if not mine or self._is_recent(now):
                 return False
             self._registry.catch_up_all()

@@ -67,4 +67,4 @@ def _is_ours(services: Services, job: Job, holder: str) -> bool:
         return True
     with services.database.write() as tx:
         ttl = max(_TTL, 1.5 * job.seconds)
-        return leases.acquire(tx, f"scheduler:{job.name}", holder, ttl, services.clock.now()) is not None
+        return leases.acquire(tx, leases.of_job("scheduler", job.name), holder, ttl, services.clock.now()) is not None

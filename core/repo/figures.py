@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from core import leases
 from core.models import CrawlSession, Lease, Outbox, Segment
 from core.repo import crawls
 
@@ -32,9 +33,10 @@ def waiting(tx: Session) -> Waiting:
 
 
 def holders(tx: Session, now: datetime) -> dict[str, int]:
-    """Holder -> how many leases it has now."""
-    held = select(Lease.holder, func.count()).where(Lease.expires > now).group_by(Lease.holder).order_by(Lease.holder)
-    return {holder: count for holder, count in tx.execute(held)}  # noqa: C416
+    """Holder -> on how many domains it has leases now."""
+    held = select(Lease.holder, func.count()).where(Lease.expires > now, leases.on_domain())
+    held = held.group_by(Lease.holder).order_by(Lease.holder)
+    return {row.holder: row[1] for row in tx.execute(held)}
 
 
 def abandoned(tx: Session, now: datetime) -> int:

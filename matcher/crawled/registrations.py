@@ -105,21 +105,20 @@ class Registrations:
             self._picture(change, files)
             if self._patiently(partial(self._lease, account)) is None:
                 return 0  # another has it by now, and begins with what is not marked
-        self._patiently(partial(self._finish, held, version))
+        self._patiently(partial(self._finish, held, account, version))
         return len(changes)
 
     def _lease(self, account: int) -> Held | None:
         """Takes or keeps it."""
         now = self._services.clock.now()
         with self._services.database.write() as tx:
-            return leases.acquire(tx, f"{LOOP}:{account}", self._holder, _LEASE_SECONDS, now)
+            return leases.acquire(tx, leases.of_job(LOOP, account), self._holder, _LEASE_SECONDS, now)
 
     def _unscanned(self, account: int) -> tuple[int, list[MediaChanged]]:
         with self._services.database.read() as tx:
             return crawled.unscanned(tx, account, _AT_ONCE)
 
-    def _finish(self, held: Held, version: int) -> None:
-        account = int(held.domain.rpartition(":")[2])
+    def _finish(self, held: Held, account: int, version: int) -> None:
         with self._services.database.write() as tx:
             crawled.mark_scanned(tx, account, version)
             leases.release(tx, held)

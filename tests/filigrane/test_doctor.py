@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core import highwater
+from core import highwater, leases
 from core.errors import Unavailable
 from core.monitor import monitoring
 from core.services import Services
@@ -80,6 +80,15 @@ def test_warnings_say_what_to_do(data: Path, capsys: pytest.CaptureFixture[str],
     assert code == 1
     assert "settings" in by_state(found, "warning")
     assert all(finding.advice for finding in found if finding.state != "ok")
+
+
+def test_those_who_hold_domains_are_crawlers(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Services.open(Settings(data=data)) as services, services.database.write() as tx:
+        for name in ("site.example", "127.0.0.1:8000"):
+            leases.acquire(tx, name, "crawler-1", 60, services.clock.now())
+        leases.acquire(tx, leases.of_job("registry", "0-of-1"), "registry-1", 60, services.clock.now())
+    _, found = findings(data, capsys)
+    assert [finding.said for finding in found if finding.check == "crawlers"] == ["leases are held by: crawler-1 (2)"]
 
 
 def test_a_part_that_hangs_is_one_finding(tmp_path: Path) -> None:

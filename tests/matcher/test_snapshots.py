@@ -218,7 +218,7 @@ def test_of_several_matchers_one_writes(world: World) -> None:
         registry.catch_up_all()
     _later(world, snapshots.PAUSE.total_seconds())
     with world.services.database.write() as tx:
-        other = leases.acquire(tx, f"registry:{WHOLE}", "another", 60, world.services.clock.now())
+        other = leases.acquire(tx, leases.of_job("registry", WHOLE), "another", 60, world.services.clock.now())
     assert other is not None
     assert not writers[0].look()
     _later(world, 61)

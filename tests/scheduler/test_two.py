@@ -124,7 +124,7 @@ def test_what_is_for_one_alone_stays_with_it_until_it_is_gone(services: Services
     run("two", alone=False)
     assert runs == ["one", "one", "two"]
     with services.database.write() as tx:  # "one" has not been seen for a minute
-        tx.get_one(Lease, "scheduler:work").expires -= timedelta(seconds=61)
+        tx.get_one(Lease, "scheduler/work").expires -= timedelta(seconds=61)
     run("two")
     run("one")
     assert runs == ["one", "one", "two", "two"]
@@ -137,7 +137,7 @@ def test_who_lost_a_job_in_the_middle_stops(services: Services) -> None:
         for number in range(3):
             pieces.append(number)
             with services.database.write() as tx:
-                row = tx.get_one(Lease, "scheduler:work")
+                row = tx.get_one(Lease, "scheduler/work")
                 row.holder, row.epoch = "two", row.epoch + 1
             yield 1
 

@@ -104,7 +104,7 @@ class Answers:
     def _ask(self, question: SearchAsked) -> SearchAnswered:
         """Publishes the question and waits for its answer until its deadline. Raises Unavailable: none came."""
         self._listen()
-        waiting = self._waiting[question.search] = _Waiting()
+        waiting = self._waiting[question.search] = _Waiting(similar=question.similar)
         try:
             self._services.bus.publish([Outgoing(SEARCHES, question.search, events.encode(question), {"request_id": question.request_id})])
             return waiting.whole.result((question.deadline - self._services.clock.now()).total_seconds())
@@ -146,7 +146,8 @@ class Answers:
 class _Waiting:
     """A question of which parts are answered; the answer of one shard is already whole. `put` is called by one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, similar: bool) -> None:
+        self._similar = similar
         self.whole: Future[SearchAnswered] = Future()
         self._parts: dict[int, SearchAnswered] = {}
 
@@ -155,16 +156,19 @@ class _Waiting:
         self._parts[part.shard] = part
         parts = [found for shard in range(part.shards) if (found := self._parts.get(shard)) is not None]
         if len(parts) == part.shards and not self.whole.done():
-            self.whole.set_result(_merged(parts))
+            self.whole.set_result(_merged(parts, similar=self._similar))
 
 
-def _merged(parts: Sequence[SearchAnswered]) -> SearchAnswered:
-    """What all shards found; what one could not say, nobody can."""
+def _merged(parts: Sequence[SearchAnswered], *, similar: bool) -> SearchAnswered:
+    """What all shards found, `similar` pictures the most alike first; what one could not say, nobody can."""
     failed = next((part for part in parts if part.error_code is not None), None)
     counts = [part.candidates for part in parts if part.candidates is not None]
+    hits = [hit for part in parts for hit in part.hits]
+    if similar:
+        hits.sort(key=lambda hit: -(hit.score or 0.0))
     return failed or msgspec.structs.replace(
         parts[0],
-        hits=tuple(hit for part in parts for hit in part.hits),
+        hits=tuple(hits),
         web=tuple(hit for part in parts for hit in part.web),
         candidates=sum(counts) if counts else None,
     )

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Final
+from zlib import crc32
 
 import msgspec
 import structlog
@@ -94,8 +95,9 @@ class Searches:
             data = self._services.store.get(event.key)
             source = Source(cache(partial(self._decoders.fingerprint, data)), partial(self._decoders.pixels, data))
             hits, candidates = self._pipeline.search(event, source) if event.category != WEB else ([], None)
-            # what was crawled is not divided: one shard looks through it
-            web = self._web.search(event, source.fingerprint()) if event.category != PRIVATE and not self._pipeline.shard.number else []
+            # what was crawled is not divided: one shard looks through it, another one for the next search
+            mine = event.category != PRIVATE and self._pipeline.shard.holds(crc32(event.search.encode()))
+            web = self._web.search(event, source.fingerprint()) if mine else []
             return SearchAnswered(event.search, tuple(hits), web=tuple(web), candidates=candidates)
         except FiligraneError as error:
             return SearchAnswered(event.search, (), error.code, error.details)

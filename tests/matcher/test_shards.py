@@ -15,17 +15,36 @@ from uuid import uuid4
 import pytest
 
 from api_shim.answers import Answers
+from core.bus import Message
 from core.errors import Unavailable
-from core.events import FEATURES, IMAGES, PRIVATE, FeaturesFound, SearchHit, decode
+from core.events import (
+    FEATURES,
+    IMAGES,
+    PRIVATE,
+    RESULTS,
+    SEARCHES,
+    WEB,
+    FeaturesFound,
+    SearchAnswered,
+    SearchAsked,
+    SearchHit,
+    decode,
+    encode,
+)
 from core.models import Account
 from core.services import Services
 from core.settings import Settings
 from core.shards import Shard, lags
 from matcher import worker
 from matcher.copies.features import Fingerprint
+from matcher.crawled.library import CrawledLibrary
+from matcher.decode import Decoders
+from matcher.images import Images
 from matcher.pipeline import Pipeline
 from matcher.pixels import U8
 from matcher.registry import Registry
+from matcher.searching import Searches
+from matcher.spreading import Spreading
 from matcher.watermark.embed import embed
 from tests.matcher.pictures import crop, encoded, mirror, photo
 from tests.matcher.test_kill import matched
@@ -92,12 +111,12 @@ def _part(number: int) -> U8:
     return crop(photo(number), 0.1, 0.1, 0.8)
 
 
-def searched(services: Services, world: World, number: int) -> list[SearchHit]:
+def searched(services: Services, world: World, number: int, *, similar: bool = False) -> list[SearchHit]:
     data, patience = encoded(photo(number), "JPEG", quality=50), timedelta(seconds=PATIENCE)
     with services.database.read() as tx:
         account = tx.get_one(Account, world.account.id)
     with closing(Answers(services)) as answers:
-        return list(answers.search(account, data, transform="scale", similar=False, category=PRIVATE, patience=patience).hits)
+        return list(answers.search(account, data, transform="scale", similar=similar, category=PRIVATE, patience=patience).hits)
 
 
 def test_every_copy_is_found_once_and_searches_see_all_shards(world: World) -> None:
@@ -130,6 +149,54 @@ def test_what_is_registered_later_is_found_in_what_was_crawled_before(world: Wor
         while len(world.matches()) < PICTURES and time.monotonic() < until:
             time.sleep(0.05)
     assert matched(world) == Counter((media[number], f"http://site.example/{number}") for number in range(PICTURES))
+
+
+def test_what_looks_alike_is_ranked_over_all_shards(world: World) -> None:
+    for number, alike in enumerate((photo(1), _part(1), crop(photo(1), 0.05, 0.05, 0.9), photo(2))):
+        world.register(f"{number}.jpg", encoded(alike, "JPEG"))
+    with matchers(world.services, range(SHARDS)):
+        hits = searched(world.services, world, 1, similar=True)
+    assert {hit.picture % SHARDS for hit in hits} == set(range(SHARDS))
+    assert hits[0].picture % SHARDS == 1, "the first shard does not have the most alike"
+    scores = [hit.score or 0.0 for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_repeated_picture_is_decoded_once_for_all_shards(world: World) -> None:
+    world.register("a.jpg", encoded(photo(1), "JPEG"))
+    world.publish(*(world.found(encoded(photo(1), "JPEG", quality=50), pages=(f"http://site.example/{n}",)) for n in range(3)))
+    pipeline = Pipeline(Registry(world.services, Shard(0, SHARDS)))
+    with closing(Counting(1)) as decoders, closing(Spreading(world.services, pipeline, decoders, threading.Event())) as spreading:
+        for message in polled(world.services, IMAGES):
+            spreading.work([message])
+    assert decoders.count == 1
+    assert len(polled(world.services, FEATURES)) == 3
+
+
+class Counting(Decoders):
+    count = 0
+
+    def fingerprint(self, data: bytes) -> Fingerprint:
+        self.count += 1
+        return super().fingerprint(data)
+
+
+def test_each_search_of_what_was_crawled_is_one_shards(world: World, decoders: Decoders) -> None:
+    data = encoded(photo(1), "JPEG")
+    with closing(Images(world.services, Pipeline(Registry(world.services)), decoders, threading.Event())) as images:
+        world.publish(world.found(data))
+        images.work(polled(world.services, IMAGES))
+    world.services.store.put("queries/s", data)
+    until = world.services.clock.now() + timedelta(hours=1)
+    asked = [SearchAsked(f"s{n}", world.account.id, 0, "queries/s", "scale", False, until, "p", "r", WEB) for n in range(8)]
+    for number in range(SHARDS):
+        pipeline, library = Pipeline(Registry(world.services, Shard(number, SHARDS))), CrawledLibrary(world.services)
+        searches = Searches(world.services, pipeline, library, decoders, threading.Event())
+        searches.work([Message(SEARCHES, 0, n, event.search, encode(event), {}) for n, event in enumerate(asked)])
+    answers = [decode(message.value) for message in polled(world.services, RESULTS)]
+    found = [(answer.search, answer.shard) for answer in answers if isinstance(answer, SearchAnswered) and answer.web]
+    assert sorted(search for search, _ in found) == [event.search for event in asked]
+    assert {shard for _, shard in found} == set(range(SHARDS))
 
 
 def test_a_silent_shard_makes_a_search_unavailable(world: World) -> None:

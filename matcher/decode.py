@@ -27,7 +27,7 @@ from PIL import ExifTags, Image, ImageOps
 from core.errors import FiligraneError, InvalidImage, Unavailable, UnsupportedMedia
 from core.imageinfo import image_info
 from matcher.copies.features import SIDE, Fingerprint, fingerprint_gray
-from matcher.pixels import U8, gray, resized
+from matcher.pixels import MAX_SIDE, U8, gray, resized
 
 DECODED_SIDE: Final = 1024
 """Long side that pixels are shrunk to before a watermark is looked for in them."""
@@ -116,7 +116,9 @@ def check(data: bytes, limits: Limits = LIMITS) -> str:
 
 
 def _check_pixels(width: int, height: int, limits: Limits) -> None:
-    if width * height > limits.pixels or max(width, height) > 65_535:
+    if max(width, height) > MAX_SIDE:
+        raise InvalidImage(f"the picture has {width} x {height} pixels; a side has at most {MAX_SIDE}", code="image_too_large")
+    if width * height > limits.pixels:
         raise InvalidImage(f"the picture has {width} x {height} pixels; at most {limits.pixels} are decoded", code="image_too_large")
 
 

@@ -79,7 +79,7 @@ def _merge_fresh(services: Services, rows: Sequence[CrawledFile]) -> Iterator[in
 
 def plan(rows: Sequence[CrawledFile], now: datetime) -> list[list[CrawledFile]]:
     """Which of a session's files become one: `FAN` of about one size, or all that fit together once nothing more comes."""
-    if max(row.stored for row in rows) < now - REST:
+    if max((row.stored for row in rows), default=now) < now - REST:  # none: its session was deleted since
         return [group for group in _fitting(rows) if len(group) > 1]
     tiers: dict[int, list[CrawledFile]] = {}
     for row in rows:

@@ -18,7 +18,7 @@ from matcher.copies.geometry import MODELS
 DEADLINE: Final = timedelta(seconds=20)
 _TRUE: Final = frozenset({"1", "true", "True", "yes"})
 _FALSE: Final = frozenset({"0", "false", "False", "no", ""})
-CATEGORIES: Final = (PRIVATE, WEB)
+_CATEGORIES: Final = (PRIVATE, WEB)
 _FORMS: Final = frozenset({"application/json", "application/x-www-form-urlencoded", "multipart/form-data", ""})
 
 
@@ -54,7 +54,7 @@ def _wanted(call: Call) -> Wanted:
     sync = _flag(values, "sync", problems)
     similar = _flag(values, "similar", problems)
     transform = _choice(values, "transform", MODELS, problems)
-    category = _choice(values, "category", CATEGORIES, problems)
+    category = _choice(values, "category", _CATEGORIES, problems)
     url = values.get("url")
     if url is not None and not isinstance(url, str):
         problems["url"] = "is a URL"

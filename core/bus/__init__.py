@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from core.errors import InvalidInput
+from core.events import FEATURES
 from core.telemetry import counter
 
 MAX_MESSAGE_BYTES: Final = 1_000_000
 RETENTION_DAYS: Final = 7
 """How long messages are kept, at least; dead letters for ever, of a compacted topic the last of each key."""
-_SHORT: Final = {"features": 1}
+_SHORT: Final = {FEATURES: 1}
 """Large messages, which can be made again from others."""
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 

@@ -58,7 +58,7 @@ def caption(hit: SearchHit) -> str:
 def _preview(caller: Caller, picture_id: int) -> tuple[U8, tuple[int, int]] | None:
     """The registered picture as it is stored to be shown, and its own (width, height); None where it was deleted meanwhile."""
     with caller.services.database.read() as tx:
-        pictures = [p for p in media.pictures(tx, [picture_id]) if p.account_id == caller.account.id]
+        pictures = [p for p in media.pictures(tx, [picture_id]) if p.account_id == caller.account.id and not p.deleted]
         if not pictures:
             return None
         [static] = media.statics(tx, [pictures[0].preview_id])

@@ -125,6 +125,9 @@ def test_a_bomb_is_refused_by_its_header() -> None:
     data[16:24] = (60_000).to_bytes(4, "big") * 2
     with pytest.raises(InvalidImage, match="60000 x 60000"):
         check(bytes(data))
+    data[16:24] = (65_536).to_bytes(4, "big") + (1).to_bytes(4, "big")
+    with pytest.raises(InvalidImage, match="65536 x 1 pixels; a side has at most 65535"):
+        check(bytes(data))
     with pytest.raises(InvalidImage, match="bytes"):
         check(b"\xff" * 20, Limits(length=10))
 

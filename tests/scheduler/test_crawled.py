@@ -102,6 +102,10 @@ def test_files_of_one_size_become_one_and_a_session_at_rest_has_one(world: World
     assert set(pictures(world).values()) == {1}
 
 
+def test_of_a_session_whose_files_went_meanwhile_nothing_is_merged() -> None:
+    assert crawled.plan([], datetime.now(UTC)) == []
+
+
 def test_no_file_grows_beyond_what_a_merge_may_hold(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crawled, "MOST", 8)
     for seed in range(1, 25):

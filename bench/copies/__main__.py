@@ -24,13 +24,15 @@ from typing import Any, Final
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the libraries below load
 
-from bench.copies import augly_suite, costs, crawled, flat, goals, hostile, index, recall
+from bench.copies import augly_suite, calibration, costs, crawled, flat, goals, hostile, index, recall, scenes
 from bench.copies.attacks import ATTACKS
 from bench.copies.run import Run
 from bench.copies.sets import Part, sets
 
 PARTS: Final[Mapping[str, ModuleType]] = {
     "recall": recall,
+    "scenes": scenes,
+    "calibration": calibration,
     "augly": augly_suite,
     "costs": costs,
     "flat": flat,
@@ -55,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="pictures to register and attack")
     parser.add_argument("--distractors", type=Path, help="pictures that show none of them")
-    parser.add_argument("--same-scene", type=Path, help="different photos of one scene")
+    parser.add_argument("--same-scene", type=Path, help="different photos of one scene; or folders with those of one scene each")
     parser.add_argument("--held-out", action="store_true", help="the part of the folders that nothing was tuned on")
     parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given again")
     parser.add_argument("--quick", action="store_true", help="few attacks on few pictures")

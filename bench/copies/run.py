@@ -13,8 +13,8 @@ from bench.copies.sets import Part, Picture, Sets
 class Run:
     """`sample`: how many of the registered pictures are attacked (0: all); `attacks`: which, of the own suite; `cache`: survives the run,
     everything in it is named after what made it; `out`: for JSON, tables and pictures; `plots`: for what the documentation shows;
-    `contrib`: a folder with OpenCV's contrib wheel; `same_scene`: a folder with photos of one scene; `peers`: whether they are
-    asked too."""
+    `contrib`: a folder with OpenCV's contrib wheel; `same_scene`: a folder with photos of one scene, or with such folders; `peers`:
+    whether they are asked too."""
 
     sets: Sets
     part: Part

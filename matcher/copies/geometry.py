@@ -1,14 +1,15 @@
 """Where one picture lies in another: the transform that most of their correspondences agree on.
 
 Points are in pixels of the small pictures (long side `features.SIDE`). A transform maps the registered picture to the query. How unlikely
-it is that as many points agree by chance is counted a contrario (Moisan and Stival 2004): the number of false alarms (NFA).
+it is that as many points agree by chance is computed a contrario (Moisan and Stival 2004), as a number of false alarms (NFA), and
+calibrated by what was counted on pictures that show nothing registered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import lgamma, log, pi
+from math import lgamma, log, log10, pi
 from typing import Final, Literal, get_args
 
 import cv2
@@ -34,6 +35,13 @@ _STEPS: Final[dict[Model, tuple[tuple[Model, float], ...]]] = {
         ("perspective", 1.0),
     ),
 }
+
+_CALIBRATED: Final[dict[Model, tuple[float, float]]] = {"scale": (2.8, 0.63), "affine": (5.05, 0.63), "perspective": (7.1, 0.6)}
+"""How the chance that a picture which shows nothing registered agrees falls with the NFA: -log10 of it is first + second * -log10(NFA).
+
+The NFA counts more alternatives than are tried, and takes features as independent. Fitted between 0.1 and 0.001 false agreements a query on
+5,000 attacked pictures, each compared with 80 registered ones and their mirrors; `bench.copies.calibration` counts how it holds.
+"""
 
 TOLERANCE: Final = 0.01 * SIDE
 _STARTS: Final = 64
@@ -73,11 +81,11 @@ def agree(
     """
     if model == "scale":
         pairs = pairs.keep(np.abs(pairs.turn) < _MAX_TILT)
-    count, free = len(pairs), _FREE[model]
+    count, free, (base, slope) = len(pairs), _FREE[model], _CALIBRATED[model]
     alpha = min(0.5, pi * TOLERANCE**2 / (query[0] * query[1]))
 
     def score(inliers: int) -> float:
-        return -log_nfa(count, inliers, free, alpha) - float(np.log10(max(1, tests)))
+        return base - slope * log_nfa(count, inliers, free, alpha) - log10(max(1, tests))
 
     found = [
         _refine(pairs, support, model) for support in _supports(pairs, model) if score(int(support.sum())) > least

@@ -35,6 +35,9 @@ _STEPS: Final[dict[Model, tuple[tuple[Model, float], ...]]] = {
         ("perspective", 1.0),
     ),
 }
+_SLANTED: Final[tuple[tuple[Model, float], ...]] = tuple(("perspective", tolerance) for tolerance in (3.0, 2.0, 1.0, 0.6, 0.6))
+_NEAR: Final = 6.0
+_CLEARLY: Final = 12.0
 
 _CALIBRATED: Final[dict[Model, tuple[float, float]]] = {"scale": (2.8, 0.63), "affine": (5.05, 0.63), "perspective": (7.1, 0.6)}
 """How the chance that a picture which shows nothing registered agrees falls with the NFA: -log10 of it is first + second * -log10(NFA).
@@ -57,8 +60,8 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Geometry:
-    """`transform`: 3 x 3, registered -> query, in small pixels; `inliers` of `pairs` correspondences agree with it; `score`: -log10 of the
-    expected number of chance agreements as good."""
+    """`transform`: 3 x 3, registered -> query, in small pixels, of the model, or near an affine one the homography that fits better;
+    `inliers` of `pairs` correspondences agree with the model; `score`: -log10 of the expected number of chance agreements as good."""
 
     transform: F64
     inliers: int
@@ -88,12 +91,13 @@ def agree(
         return base - slope * log_nfa(count, inliers, free, alpha) - log10(max(1, tests))
 
     found = [
-        _refine(pairs, support, model) for support in _supports(pairs, model) if score(int(support.sum())) > least
+        _refine(pairs, support, _STEPS[model]) for support in _supports(pairs, model) if score(int(support.sum())) > least
     ]  # what all its supporters could not lift above `least` is not refined
     transform, inliers = max(found, key=lambda f: f[1], default=(np.eye(3), 0))
     if score(inliers) <= least or not _sane(transform, registered):
         return None
-    return Geometry(transform, inliers, score(inliers), count)
+    placed = _slanted(pairs, transform, registered) if model == "affine" else transform
+    return Geometry(placed, inliers, score(inliers), count)
 
 
 def log_nfa(count: int, inliers: int, free: int, alpha: float) -> float:
@@ -137,16 +141,29 @@ def _complex(points: F64) -> npt.NDArray[np.complex128]:
     return np.asarray(points[:, 0] + 1j * points[:, 1])
 
 
-def _refine(pairs: Pairs, support: Mask, model: Model) -> tuple[F64, int]:
+def _refine(pairs: Pairs, support: Mask, steps: tuple[tuple[Model, float], ...]) -> tuple[F64, int]:
     """Least squares over the pairs that agree, with a tolerance that shrinks; the transform and how many different points agree."""
     inside, transform = support, None
-    for step, tolerance in _STEPS[model]:
+    for step, tolerance in steps:
         better = fit(pairs.registered[inside], pairs.query[inside], step)
         if better is None:
             break
         transform = better
         inside = residuals(transform, pairs.registered, pairs.query) < tolerance * TOLERANCE
     return (np.eye(3), 0) if transform is None else (transform, distinct(pairs, inside))
+
+
+def _slanted(pairs: Pairs, transform: F64, registered: tuple[int, int]) -> F64:
+    """The homography near an affine transform where it explains the pairs clearly better (an F test of the two more that it has free): a
+    flat copy that was photographed at a slant."""
+    near = residuals(transform, pairs.registered, pairs.query) < _NEAR * TOLERANCE
+    slanted, inliers = _refine(pairs, near, _SLANTED)
+    if inliers <= _FREE["perspective"] or not _sane(slanted, registered):
+        return transform
+    missed, left = (residuals(t, pairs.registered, pairs.query) for t in (transform, slanted))
+    inside = np.minimum(missed, left) < TOLERANCE
+    before, after = (float(np.square(miss[inside].clip(max=_NEAR * TOLERANCE)).sum()) for miss in (missed, left))
+    return slanted if (before - after) * (inliers - _FREE["perspective"]) > _CLEARLY * after else transform
 
 
 def distinct(pairs: Pairs, inside: Mask) -> int:

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from matcher.copies.layers import BLOCK, Laid, Layers, Pull
-from matcher.pixels import F64, U8, gray, resized
+from matcher.copies.layers import Grid, Laid, Layers, Pull, means
+from matcher.pixels import F32, F64, U8, gray, resized
 from tests.matcher.pictures import photo
 
 _PICTURE = resized(gray(photo(1)), 256)
@@ -23,7 +23,7 @@ def laid(source: U8, frame: U8) -> Laid:
 def test_a_moved_picture_laid_over_its_original_agrees_where_both_are() -> None:
     laid = Layers(_SHIFT, _PICTURE, moved(_SHIFT)).laid()
     blocks = laid.blocks()
-    rows, columns = (side // BLOCK for side in _PICTURE.shape)
+    rows, columns, *_ = Grid.of(_PICTURE.shape)
     whole = blocks.whole.reshape(rows, columns)
     assert not whole[:, 0].any()
     assert not whole[-1].any()
@@ -34,20 +34,54 @@ def test_a_moved_picture_laid_over_its_original_agrees_where_both_are() -> None:
     assert np.allclose(blocks.source[textured], blocks.frame[textured], rtol=0.1)
 
 
-def test_what_lies_a_little_beside_its_place_is_brought_there() -> None:
-    near = _SHIFT @ np.array([[1.003, 0.003, 0.9], [-0.003, 0.997, -0.6], [0, 0, 1]])
-    aligned = Layers(near, _PICTURE, moved(_SHIFT)).aligned()
+_ASIDE = np.array([[1.003, 0.003, 0.9], [-0.003, 0.997, -0.6], [0, 0, 1]])
+_SLANTED = np.array([[1.01, 0.0, -1.0], [0.0, 1.0, 0.5], [1e-4, -5e-5, 1]])
+
+
+def corner_miss(transform: F64) -> float:
+    """How far (pixels) it puts the corners away from where they belong."""
     corners = np.array([[0, 0, 1], [255, 0, 1], [0, 191, 1], [255, 191, 1]], float)
-    before, after = (np.abs(corners @ (transform - _SHIFT).T).max() for transform in (near, aligned.transform))
-    assert before > 2
-    assert after < 0.2
+    there, wanted = (corners @ t.T for t in (transform, _SHIFT))
+    return float(np.abs(there[:, :2] / there[:, 2:] - wanted[:, :2]).max())
 
 
-def test_what_is_far_away_stays_where_it_was() -> None:
+@pytest.mark.parametrize("aside", [_ASIDE, _SLANTED], ids=["affine", "projective"])
+def test_what_lies_a_little_beside_its_place_is_brought_there(aside: F64) -> None:
+    frame = moved(_SHIFT)
+    steps = list(Layers(_SHIFT @ aside, _PICTURE, frame).steps())
+    before, after = (float(np.median(pull.slips(laid.whole & (pull.frame > 4)))) for laid, pull in (steps[0], steps[-1]))
+    assert corner_miss(_SHIFT @ aside) > 2
+    assert before > 0.3
+    assert after < 0.05
+    last = steps[-1][0]
+    assert means(np.abs(last.source - frame))[last.whole].mean() < 2
+
+
+def test_a_step_goes_where_the_picture_was_taken_from() -> None:
+    for free, aside in ((6, _ASIDE), (8, _ASIDE), (8, _SLANTED)):
+        transform = _SHIFT @ aside
+        for _ in range(4):
+            step = Pull.of(Layers(transform, _PICTURE, moved(_SHIFT)).laid()).step(free)
+            assert step is not None
+            transform = np.linalg.inv(step) @ transform
+        assert corner_miss(transform) < 0.25
+
+
+def test_steps_end_where_nothing_pulls_and_before_they_lead_far_away() -> None:
     other = resized(gray(photo(2)), 256)
-    for frame in (other, np.full_like(other, 90)):
-        aligned = Layers(np.eye(3), _PICTURE, frame).aligned()
-        assert np.abs(aligned.transform[:2, 2]).max() < 13
+    assert len(list(Layers(np.eye(3), _PICTURE, np.full_like(other, 90)).steps())) == 1
+    for laid, _ in Layers(np.eye(3), _PICTURE, other).steps():
+        assert laid.whole.reshape(15, 21)[2:-2, 2:-2].all()
+
+
+def test_blocks_lie_in_the_middle_and_leave_the_edge_out() -> None:
+    assert Grid.of((192, 256)) == (15, 21, 6, 2)
+    assert Grid.of((15, 256)).rows == 0
+    x, y = Grid.of((40, 28)).middles
+    assert (x.tolist(), y.tolist()) == ([7.5, 19.5] * 3, [7.5, 7.5, 19.5, 19.5, 31.5, 31.5])
+    image = np.arange(40 * 28, dtype=np.float32).reshape(40, 28)
+    assert means(image)[3] == pytest.approx(image[14:26, 14:26].mean())
+    assert len(means(np.zeros((9, 9), np.float32))) == 0
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -62,9 +96,28 @@ def test_the_sharper_of_two_is_blurred(flip: bool) -> None:
     assert laid(_PICTURE, _PICTURE).same_sharpness().source.tolist() == _PICTURE.tolist()
 
 
+def slips(frame: U8) -> F64:
+    one = laid(_PICTURE, frame)
+    pull = Pull.of(one)
+    return pull.slips(one.whole & (pull.frame > 2.5))
+
+
 def test_slips_are_how_far_blocks_lie_beside_their_places() -> None:
-    there, aside = (Pull.of(laid(_PICTURE, moved(np.array([[1.0, 0, by], [0, 1, 0], [0, 0, 1]])))).slips() for by in (0.0, 0.7))
-    assert np.isfinite(aside).sum() > 50
-    assert np.nanmedian(there) < 0.05
-    assert np.nanmedian(aside) == pytest.approx(0.7, abs=0.15)
-    assert np.isnan(Pull.of(laid(np.full_like(_PICTURE, 9), _PICTURE)).slips()).all()
+    there, aside = (slips(moved(np.array([[1.0, 0, by], [0, 1, 0], [0, 0, 1]]))) for by in (0.0, 0.7))
+    assert len(aside) > 50
+    assert np.median(there) < 0.05
+    assert np.median(aside) == pytest.approx(0.7, abs=0.15)
+    assert not len(slips(np.full_like(_PICTURE, 9)))
+
+
+def test_noise_moves_blocks_less_than_parallax() -> None:
+    noise = np.random.default_rng(1).normal(0, 12, _PICTURE.shape)
+    noisy = (_PICTURE + noise).clip(0, 255).astype(np.uint8)
+    deep = cv2.remap(_PICTURE, *_bent(1.0), cv2.INTER_CUBIC)
+    assert np.median(slips(noisy)) < 0.15 < 0.25 < np.median(slips(np.asarray(deep, np.uint8)))
+
+
+def _bent(pixels: float) -> tuple[F32, F32]:
+    """Where a picture is seen that moves by up to so many pixels, near more than far."""
+    y, x = np.indices(_PICTURE.shape)
+    return np.asarray(x + pixels * np.sin(y / 30) * np.cos(x / 40), np.float32), np.asarray(y, np.float32)

@@ -12,7 +12,7 @@ from matcher.pixels import gray
 from tests.matcher.pictures import crop, dialog, mirror, photo
 
 _SAME = Geometry(np.eye(3), 100, 50.0, 100)
-_PHOTO = Likeness(blocks=200, share=0.9, median=0.95, upper=0.98, slip=0.1, cover=1.0, graphic=False)
+_PHOTO = Likeness(blocks=200, share=0.9, median=0.95, upper=0.98, slip=0.1, seen=0.9, cover=1.0, graphic=False)
 
 
 def test_the_same_picture_is_alike_and_another_is_not() -> None:
@@ -43,16 +43,20 @@ def test_overlap_is_of_the_registered_picture_and_cover_of_either() -> None:
         ({}, True),
         ({"blocks": 11}, False),
         ({"cover": 0.5}, False),
-        ({"median": 0.8}, False),
-        ({"share": 0.7, "median": 0.8}, True),
-        ({"share": 0.7, "upper": 0.94, "slip": 0.4}, False),
-        ({"share": 0.5, "upper": 0.97, "slip": 0.3}, False),
-        ({"share": 0.5, "upper": 0.97}, True),
-        ({"share": 0.3, "upper": 0.99}, False),
+        ({"median": 0.8}, True),
+        ({"seen": 0.45}, False),
+        ({"seen": 0.55, "share": 0.55, "slip": 0.02}, True),
+        ({"seen": 0.55, "share": 0.55, "slip": 0.12, "upper": 0.985}, False),
+        ({"share": 0.65, "median": 0.8, "seen": 0.65, "slip": 0.04}, True),
+        ({"share": 0.65, "median": 0.8, "seen": 0.65, "slip": 0.3}, False),
+        ({"share": 0.98, "upper": 0.97}, True),
+        ({"share": 0.8, "upper": 0.94, "slip": 0.3}, False),
+        ({"slip": 0.6}, False),
         ({"graphic": True}, False),
-        ({"graphic": True, "share": 0.96}, True),
-        ({"graphic": True, "share": 0.96, "median": 0.9}, False),
-        ({"graphic": True, "share": 0.99, "median": 0.9}, True),
+        ({"graphic": True, "share": 0.97}, False),
+        ({"graphic": True, "share": 0.99}, True),
+        ({"graphic": True, "share": 0.99, "median": 0.75}, False),
+        ({"graphic": True, "share": 0.95, "blocks": 40}, True),
     ],
     ids=str,
 )
@@ -63,6 +67,18 @@ def test_less_may_agree_where_something_was_laid_over_a_photograph(change: dict[
 def test_windows_are_graphic_and_photographs_are_not() -> None:
     assert is_graphic(gray(dialog("layer mask")))
     assert not is_graphic(gray(photo(1)))
+    burnt = (gray(photo(1)) // 2 + np.linspace(0, 160, 600)).clip(0, 255).astype(np.uint8)
+    burnt[:100] = 255
+    assert not is_graphic(burnt)
+
+
+def test_a_paler_copy_is_compared_where_it_still_has_texture() -> None:
+    known = photo(1).copy()
+    known[:, 300:] = 100 + known[:, 300:] // 5  # faint on the right
+    pale = (known * 0.3 + 90 + np.random.default_rng(1).normal(0, 3, known.shape)).clip(0, 255).astype(np.uint8)
+    likeness = compare(fingerprint(known), fingerprint(pale), _SAME)[1]
+    assert likeness.blocks < 0.7 * compare(fingerprint(known), fingerprint(known), _SAME)[1].blocks
+    assert likeness.is_copy
 
 
 def test_the_share_that_is_covered() -> None:

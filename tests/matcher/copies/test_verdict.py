@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 
 from matcher.copies.features import fingerprint
+from matcher.copies.geometry import MODELS
 from matcher.copies.verdict import judge
 from matcher.pixels import U8
 from tests.matcher.pictures import captioned, crop, dialog, jpeg, mirror, photo, resize
@@ -43,12 +45,43 @@ def test_the_transform_is_in_the_originals_pixels() -> None:
     assert verdict.overlap == pytest.approx(0.25, abs=0.05)
 
 
+def slanted(rgb: U8) -> U8:
+    """A print that was photographed from below."""
+    height, width = rgb.shape[:2]
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    seen = corners + np.array([[0.12, 0.06], [-0.1, 0.0], [0.0, 0.0], [0.01, -0.04]], np.float32) * [width, height]
+    return np.asarray(cv2.warpPerspective(rgb, cv2.getPerspectiveTransform(corners, seen.astype(np.float32)), (width, height)), np.uint8)
+
+
+def test_a_copy_at_a_slant_is_a_copy_when_affine_is_asked() -> None:
+    verdict = judge(fingerprint(photo(1)), fingerprint(jpeg(slanted(photo(1)), 60)), "affine")
+    assert verdict is not None
+    assert verdict.name == "copy"
+    corner = verdict.transform @ [600, 0, 1]
+    assert np.allclose(corner[:2] / corner[2], [0.9 * 600, 0], atol=2)
+
+
+def test_a_noisy_pale_print_is_a_copy() -> None:
+    draw = np.random.default_rng(1)
+    y, x = np.mgrid[-1:1:450j, -1:1:600j]
+    shade = (1 - 0.35 * (x * x + y * y))[..., None]
+    scan = ((photo(1) * 0.6 + 50) * shade + draw.normal(0, 9, photo(1).shape)).clip(0, 255).astype(np.uint8)
+    verdict = judge(fingerprint(photo(1)), fingerprint(jpeg(scan, 50)), "affine")
+    assert verdict is not None
+    assert verdict.name == "copy"
+
+
 def test_other_pictures_are_none() -> None:
     assert all(judge(fingerprint(photo(seed)), fingerprint(photo(1))) is None for seed in range(50, 60))
 
 
 def test_two_windows_with_the_same_buttons_are_not_copies() -> None:
-    words = ("brush opacity mode jitter size angle", "layer channel path mask alpha group", "export quality comment smooth dct scan")
+    words = (
+        "brush opacity mode jitter size angle",
+        "layer channel path mask alpha group",
+        "export quality comment smooth dct scan",
+        "brush opacity mode jitter size scale",
+    )
     prints = [fingerprint(dialog(w)) for w in words]
     for i, a in enumerate(prints):
         for j, b in enumerate(prints):
@@ -74,6 +107,19 @@ def test_a_scene_seen_from_aside_is_no_copy() -> None:
         out[:, stripes] = np.roll(near, shift, axis=1)[:, stripes]
         return out
 
-    verdict = judge(fingerprint(view(0)), fingerprint(view(18)))
-    assert verdict is not None
-    assert verdict.name == "same scene"
+    for model in MODELS:
+        verdict = judge(fingerprint(view(0)), fingerprint(view(18)), model)
+        assert verdict is not None
+        assert verdict.name == "same scene"
+
+
+def test_a_scene_with_depth_seen_from_a_step_aside_is_no_copy() -> None:
+    """What is near moves more than what is far, smoothly: no homography brings both into place."""
+    y, x = np.indices((450, 600), np.float32)
+    depth = 8 * np.sin(x / 70) * np.cos(y / 60)
+    aside = np.asarray(cv2.remap(photo(1), np.asarray(x + depth, np.float32), y, cv2.INTER_CUBIC), np.uint8)
+    for model in MODELS:
+        verdict = judge(fingerprint(photo(1)), fingerprint(aside), model)
+        assert verdict is not None
+        assert verdict.name == "same scene"
+        assert verdict.likeness.slip > 0.3

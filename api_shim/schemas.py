@@ -59,7 +59,8 @@ class WebImage(Image, kw_only=True):
 
 class Why(msgspec.Struct):
     """What a verdict rests on: pairs of features that look alike; those of them that the transform explains; how much agrees once one
-    picture is laid over the other (0..1), and how well (median correlation of its blocks)."""
+    picture is laid over the other (0..1), and how well (median correlation of its blocks). No pairs where the pictures were compared as a
+    whole."""
 
     correspondences: int
     inliers: int

@@ -123,7 +123,7 @@ class Why(msgspec.Struct, frozen=True):
     """What a verdict rests on."""
 
     correspondences: int
-    """Pairs of features of both pictures that look alike."""
+    """Pairs of features of both pictures that look alike; 0 where the pictures were compared as a whole."""
     inliers: int
     """Those of them that the transform explains."""
     likeness: float

@@ -76,10 +76,11 @@ class Index:
         """Registers a picture under an id; one that had this id is replaced. Returns a note where the picture has so little texture that
         only plain copies will be found, or none at all; else None. Raises ValueError for what is no picture."""
         from matcher.copies.features import registered
+        from matcher.copies.plain import note
 
         print_ = registered(rgb)
         self._copies.add(media_id, print_)
-        return print_.note
+        return note(print_)
 
     def remove(self, media_id: str | int) -> None:
         """Raises KeyError."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import filigrane
+from tests.matcher.flat import sky
 from tests.matcher.pictures import crop, jpeg, mirror, photo, resize
 
 
@@ -45,7 +46,10 @@ def test_adding_tells_what_cannot_be_found_again() -> None:
     index = filigrane.Index()
     assert index.add("photo", photo(1)) is None
     gradient = np.repeat(np.tile(np.arange(60, 200, dtype=np.uint8), (100, 1))[..., None], 3, axis=2)
-    assert index.add("gradient", gradient) == "too little texture: only plain copies will be found"
+    assert index.add("gradient", gradient) == "a plain gradient: copies cannot be told from other pictures, so none will be found"
+    clouds = np.repeat(sky(1)[..., None], 3, axis=2)
+    assert index.add("clouds", clouds) == "too little texture: only plain copies will be found"
+    assert [hit.media_id for hit in index.search(clouds) if hit.verdict == "copy"] == ["clouds"]
     assert (index.add("black", np.zeros((50, 50, 3), np.uint8)) or "").startswith("no texture")
 
 

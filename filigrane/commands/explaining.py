@@ -46,7 +46,8 @@ def caption(hit: SearchHit) -> str:
     if hit.score is not None:
         said.append(f"score {hit.score:.1f}")
     if hit.why is not None:
-        said.append(f"{hit.why.inliers} of {hit.why.correspondences} correspondences agree")
+        pairs = hit.why.correspondences
+        said.append(f"{hit.why.inliers} of {pairs} correspondences agree" if pairs else "compared as a whole")
         said.append(f"{hit.why.likeness:.0%} of the blocks alike (NCC {hit.why.ncc:.2f})")
     if hit.overlap is not None:
         said.append(f"{hit.overlap:.0%} of the registered picture shown")

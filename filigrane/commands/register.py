@@ -19,6 +19,7 @@ from core.services import Services
 from filigrane.commands import calling, result, say
 from filigrane.commands.matching import look_back
 from matcher import registrar
+from matcher.copies import plain
 from matcher.copies.features import Fingerprint
 from matcher.decode import decode
 from matcher.pixels import U8
@@ -62,7 +63,7 @@ def pictures(paths: list[Path]) -> Iterator[tuple[Path, str]]:
 
 
 class RegisteredFile(NamedTuple):
-    """`registration`: of the watermark, where one was made; `note`: as `Fingerprint.note`."""
+    """`registration`: of the watermark, where one was made; `note`: as of `plain.note`."""
 
     registration: Registration | None
     note: str | None
@@ -83,7 +84,7 @@ def register_file(services: Services, account_id: int, file: Path, path: str, ma
         marked.parent.mkdir(parents=True, exist_ok=True)
         marked.write_bytes(like(data, rgb))
     registrar.register(services, account_id, path, prepared, disk_usage=len(data), watermark=registration)
-    return RegisteredFile(registration, Fingerprint.from_bytes(prepared.fingerprint).note)
+    return RegisteredFile(registration, plain.note(Fingerprint.from_bytes(prepared.fingerprint)))
 
 
 def like(original: bytes, rgb: U8) -> bytes:

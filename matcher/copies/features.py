@@ -57,17 +57,11 @@ class Fingerprint:
 
     @property
     def textured(self) -> bool:
-        """Whether it can be found when it was cropped, turned or covered; with too little texture only plain copies are found."""
+        """Whether it can be found when it was cropped, turned or covered; with too little texture only plain copies are found
+        (`matcher.copies.plain`)."""
         seen = self.points[self.points[:, 2] >= _SEEN_WHOLE, :2]
         cells = np.unique((seen * (_CELLS / np.array(self.small))).astype(int), axis=0)
         return len(seen) >= _TEXTURED and len(cells) >= _CELLS**2 / 4
-
-    @property
-    def note(self) -> str | None:
-        """What whoever registers it should know; None where all is well."""
-        if not len(self.look):
-            return "no texture: copies cannot be told apart, so none will be found"
-        return None if self.textured else "too little texture: only plain copies will be found"
 
     def to_bytes(self) -> bytes:
         """Versioned, with a checksum; 72 bytes for each feature."""

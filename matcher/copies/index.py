@@ -21,9 +21,10 @@ import numpy as np
 from matcher.copies import snapshot
 from matcher.copies.features import Fingerprint
 from matcher.copies.geometry import Model
-from matcher.copies.look import chance
-from matcher.copies.look_index import GROUPS, NEAR, LookIndex, LooksInvalid
+from matcher.copies.look import NEAR, chance
+from matcher.copies.look_index import GROUPS, LookIndex, LooksInvalid
 from matcher.copies.parts import I64, Id, Part, due, joined
+from matcher.copies.plain import looks
 from matcher.copies.prints import Prints
 from matcher.copies.segment import DEAD, EVERY, Query, Segment
 from matcher.copies.snapshot import Snapshot, SnapshotInvalid
@@ -57,7 +58,7 @@ class Candidate(Generic[Id]):
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[Id]):
-    """A registered picture that geometry confirms."""
+    """A registered picture that geometry confirms, or that is the query as a whole."""
 
     id: Id
     verdict: Verdict
@@ -149,7 +150,7 @@ class CopyIndex(Generic[Id]):
         return _limited(sorted(found, key=lambda c: -c.votes), limit)
 
     def search(self, query: Fingerprint, model: Model = "scale", *, group: int | None = None, limit: int = CANDIDATES) -> list[Found[Id]]:
-        """Candidates that geometry confirms, copies first, then by score."""
+        """Candidates that are confirmed, copies first, then by score."""
         total = max(1, self.count(group))
         found = []
         for candidate in self.candidates(query, group, limit):
@@ -205,7 +206,8 @@ class CopyIndex(Generic[Id]):
         """By their looks."""
         parts = self._parts
         among = max(1, self.count(group))
-        for alike in self._looks.nearest(query.look, limit, group, within):
+        found = [alike for one in looks(query) for alike in self._looks.nearest(one, limit, group, within)]
+        for alike in sorted(found, key=lambda alike: alike.distance):
             votes = max(0.0, -log(among * chance(alike.distance)))
             for part in parts:
                 place = part.place(alike.number)

@@ -33,13 +33,17 @@ _CHANCE_POWER: Final = 11.97
 _CHANCE_AT_NORM: Final = 3.76
 _LEAST_CHANCE: Final = 1e-6
 
+NEAR: Final = 130.0
+"""Distance within which a look is proposed as the same picture: unrelated photographs are as near once in 10,000 times."""
+
 Box = tuple[int, int, int, int]
+Shares = tuple[float, float, float, float]
 
 
 def look(gray: U8) -> U8:
     """128 x uint8 of an H x W luma picture, compared by Euclidean distance (0 to 724); empty for a picture of one colour, whose copies
     cannot be told from others'."""
-    square = np.asarray(cv2.resize(gray, (_FRAME, _FRAME), interpolation=cv2.INTER_AREA), np.uint8)
+    square = _framed(gray)
     top, bottom, left, right = _inner(square)
     small = cv2.resize(square[top:bottom, left:right], (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     smooth = np.asarray(cv2.GaussianBlur(small, (0, 0), _SIGMA, borderType=cv2.BORDER_REPLICATE), np.float32)
@@ -50,6 +54,12 @@ def look(gray: U8) -> U8:
     return np.asarray((np.sqrt(shares) * _NORM).round().clip(0, 255), np.uint8)
 
 
+def inner(gray: U8) -> Shares:
+    """(top, bottom, left, right) of an H x W luma picture without plain borders, as shares of its height and width."""
+    top, bottom, left, right = _inner(_framed(gray))
+    return top / _FRAME, bottom / _FRAME, left / _FRAME, right / _FRAME
+
+
 def chance(distance: float) -> float:
     """How probable it is that a photograph that has nothing to do with the query, or its mirror, looks as much alike.
 
@@ -57,6 +67,10 @@ def chance(distance: float) -> float:
     logos and pages of text look alike far more often.
     """
     return min(1.0, max(_LEAST_CHANCE, float(10**_CHANCE_AT_NORM * (distance / _NORM) ** _CHANCE_POWER)))
+
+
+def _framed(gray: U8) -> U8:
+    return np.asarray(cv2.resize(gray, (_FRAME, _FRAME), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _directions(smooth: F32) -> F32:

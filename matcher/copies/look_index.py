@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from matcher.copies.features import MIRROR
+from matcher.copies.look import NEAR
 from matcher.pixels import F32, U8
 
 CELLS: Final = Path(__file__).with_name("look_cells.npz")
-NEAR: Final = 130.0
-"""Distance within which a look is proposed as the same picture: unrelated photographs are as near once in 10,000 times."""
 _DIM: Final = 128
 _LEVEL: Final = 12
 _LEVELS: Final = 16

@@ -12,6 +12,7 @@ from matcher.copies.correspondences import correspond
 from matcher.copies.features import Fingerprint, to_small, unflip
 from matcher.copies.geometry import Geometry, Model, agree
 from matcher.copies.likeness import Likeness, compare
+from matcher.copies.plain import Plain, same
 from matcher.pixels import F64
 
 Name = Literal["copy", "same scene"]
@@ -22,7 +23,8 @@ MIN_SCORE: Final = 2.0
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdict:
     """`transform`: 3 x 3, registered -> query, in pixels of the originals; `score`: -log10 of the expected number of false matches;
-    `overlap`: share of the registered picture that the query shows (0..1); `inliers` of `pairs` correspondences agree."""
+    `overlap`: share of the registered picture that the query shows (0..1); `inliers` of `pairs` correspondences agree, none of
+    none where the pictures were compared as a whole (`matcher.copies.plain`)."""
 
     name: Name
     score: float
@@ -37,7 +39,8 @@ class Verdict:
 def judge(
     registered: Fingerprint, query: Fingerprint, model: Model = "scale", tests: int = 1, *, mirrored: bool | None = None
 ) -> Verdict | None:
-    """The better of the query and its mirror against a registered picture; None where no geometry stands out of chance.
+    """The better of the query and its mirror against a registered picture; None where no geometry stands out of chance. Where one of them
+    has too little texture for that, a plain copy is seen as a whole.
 
     `tests` is the number of pictures that the query was compared with: it counts against the score. `mirrored` says which of the two
     to look at, where that is known.
@@ -48,6 +51,9 @@ def judge(
         verdicts.append(_verdict(registered, query, geometry, flipped=flipped))
         if verdicts[-1].name == "copy":
             return verdicts[-1]
+    plain = same(registered, query, tests, mirrored=mirrored)
+    if plain is not None:
+        return _whole(plain, query)
     return verdicts[0] if verdicts else None
 
 
@@ -59,6 +65,12 @@ def _located(
             geometry = agree(pairs, registered.small, query.small, model, 2 * tests, MIN_SCORE)
             if geometry is not None:
                 yield geometry, bool(flipped)
+
+
+def _whole(plain: Plain, query: Fingerprint) -> Verdict:
+    """No features speak for it: no correspondences, no inliers."""
+    transform = unflip(query) @ plain.transform if plain.flipped else plain.transform
+    return Verdict("copy", plain.score, transform, plain.flipped, 1.0, plain.likeness, 0, 0)
 
 
 def _verdict(registered: Fingerprint, query: Fingerprint, geometry: Geometry, *, flipped: bool) -> Verdict:

@@ -21,8 +21,8 @@ from core.repo import crawled
 from core.services import Services
 from matcher.copies.features import Fingerprint
 from matcher.copies.index import CANDIDATES, LEAST
-from matcher.copies.look import chance
-from matcher.copies.look_index import NEAR
+from matcher.copies.look import NEAR, chance
+from matcher.copies.plain import looks
 from matcher.copies.segment import Query
 from matcher.crawled import table
 from matcher.crawled.file import PictureFile, PictureFileInvalid
@@ -131,7 +131,7 @@ class CrawledLibrary:
 
 def _alike(files: Sequence[Opened], query: Fingerprint, among: int) -> list[WebCandidate]:
     """By their looks, the nearest first: among very many pictures their votes are all 0."""
-    found = [(alike, file) for file in files for alike in file.pictures.alike(query.look, CANDIDATES, NEAR)]
+    found = [(alike, file) for file in files for one in looks(query) for alike in file.pictures.alike(one, CANDIDATES, NEAR)]
     return [
         WebCandidate(file, alike.number, alike.mirrored, max(0.0, -math.log(max(1, among) * chance(alike.distance))))
         for alike, file in sorted(found, key=lambda each: each[0].distance)[:CANDIDATES]

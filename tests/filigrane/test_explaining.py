@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,4 +68,6 @@ def test_the_caption_says_what_speaks_for_it() -> None:
         "copy, score 31.2, 61 of 80 correspondences agree, 97% of the blocks alike (NCC 0.93), "
         "50% of the registered picture shown, mirrored"
     )
+    whole = msgspec.structs.replace(HIT, why=Why(0, 0, 1.0, 0.99))
+    assert "compared as a whole, 100% of the blocks alike" in caption(whole)
     assert caption(SearchHit(1, "k", None, None, 1e-12, 5, None, None, HIT.transform)) == "watermark p = 1.0e-12"

@@ -10,42 +10,8 @@ import pytest
 from matcher.copies.features import MIRROR, Fingerprint, fingerprint_gray, registered_gray
 from matcher.copies.look import chance, look
 from matcher.pixels import U8, gray, gray_from_jpeg, jpeg, resized
+from tests.matcher.flat import emblem, page, ramp, sky
 from tests.matcher.pictures import photo, resize
-
-
-def sky(seed: int) -> U8:
-    """Smooth noise: H x W."""
-    coarse = np.random.default_rng(seed).integers(90, 250, (4, 5)).astype(np.float32)
-    return np.asarray(cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC).clip(0, 255), np.uint8)
-
-
-def ramp(degrees: float) -> U8:
-    y, x = np.mgrid[-1:1:480j, -1:1:640j]
-    return np.asarray(128 + 70 * (x * np.cos(np.radians(degrees)) + y * np.sin(np.radians(degrees))), np.uint8)
-
-
-def emblem(seed: int) -> U8:
-    """A few plain shapes on white."""
-    draw = np.random.default_rng(seed)
-    image = np.full((480, 640), 255, np.uint8)
-    for _ in range(3):
-        at = (int(draw.integers(150, 490)), int(draw.integers(120, 360)))
-        cv2.circle(image, at, int(draw.integers(30, 110)), int(draw.integers(0, 160)), -1)
-    return image
-
-
-def page(seed: int) -> U8:
-    """Lines of black words on white, that no other page has where this one has them."""
-    draw = np.random.default_rng(seed)
-    image = np.full((900, 640), 255, np.uint8)
-    for line in range(int(draw.integers(12, 30))):
-        left = 60
-        while left < 560 and draw.uniform() > 0.1:
-            right = min(left + int(draw.integers(20, 90)), 580)
-            image[60 + 26 * line : 72 + 26 * line, left:right] = draw.integers(0, 2, (12, right - left)) * 255
-            left = right + 10
-    return image
-
 
 FLAT = [*map(sky, range(20)), *map(ramp, range(0, 360, 30)), *map(emblem, range(20)), *map(page, range(8))]
 TEXTURED = [resized(gray(photo(seed)), 512) for seed in range(12)]

@@ -38,6 +38,8 @@ _STEPS: Final[dict[Model, tuple[tuple[Model, float], ...]]] = {
 _SLANTED: Final[tuple[tuple[Model, float], ...]] = tuple(("perspective", tolerance) for tolerance in (3.0, 2.0, 1.0, 0.6, 0.6))
 _NEAR: Final = 6.0
 _CLEARLY: Final = 12.0
+_BESIDE: Final = 1.5
+_HINT: Final = 6.0
 
 _CALIBRATED: Final[dict[Model, tuple[float, float]]] = {"scale": (2.8, 0.63), "affine": (5.05, 0.63), "perspective": (7.1, 0.6)}
 """How the chance that a picture which shows nothing registered agrees falls with the NFA: -log10 of it is first + second * -log10(NFA).
@@ -156,7 +158,10 @@ def _refine(pairs: Pairs, support: Mask, steps: tuple[tuple[Model, float], ...])
 def _slanted(pairs: Pairs, transform: F64, registered: tuple[int, int]) -> F64:
     """The homography near an affine transform where it explains the pairs clearly better (an F test of the two more that it has free): a
     flat copy that was photographed at a slant."""
-    near = residuals(transform, pairs.registered, pairs.query) < _NEAR * TOLERANCE
+    miss = residuals(transform, pairs.registered, pairs.query)
+    inside, near = miss < _BESIDE * TOLERANCE, miss < _NEAR * TOLERANCE
+    if not _bent(transform, pairs.registered[inside], pairs.query[inside]):
+        return transform
     slanted, inliers = _refine(pairs, near, _SLANTED)
     if inliers <= _FREE["perspective"] or not _sane(slanted, registered):
         return transform
@@ -164,6 +169,19 @@ def _slanted(pairs: Pairs, transform: F64, registered: tuple[int, int]) -> F64:
     inside = np.minimum(missed, left) < TOLERANCE
     before, after = (float(np.square(miss[inside].clip(max=_NEAR * TOLERANCE)).sum()) for miss in (missed, left))
     return slanted if (before - after) * (inliers - _FREE["perspective"]) > _CLEARLY * after else transform
+
+
+def _bent(transform: F64, source: F64, target: F64) -> bool:
+    """Whether what an affine transform misses looks like a slant, by the first two terms of its series: much cheaper than a homography."""
+    moved = source @ transform[:2, :2].T + transform[:2, 2]
+    miss = (target - moved).ravel()
+    x, y = ((moved - moved.mean(axis=0)) / SIDE).T
+    one, none = np.ones_like(x), np.zeros_like(x)
+    right, down = [x, y, one, none, none, none, x * x, x * y], [none, none, none, x, y, one, x * y, y * y]
+    terms = np.stack([right, down], axis=-1).reshape(8, -1)
+    left = [miss - terms[:free].T @ np.linalg.lstsq(terms[:free].T, miss, rcond=None)[0] for free in (6, 8)]
+    affine, slanted = (float(rest @ rest) for rest in left)
+    return (affine - slanted) * (len(source) - _FREE["perspective"]) > _HINT * slanted
 
 
 def distinct(pairs: Pairs, inside: Mask) -> int:

@@ -23,7 +23,8 @@ from matcher.copies.features import Fingerprint
 from matcher.copies.geometry import Model
 from matcher.copies.look import NEAR, chance
 from matcher.copies.look_index import GROUPS, LookIndex, LooksInvalid
-from matcher.copies.parts import I64, Id, Part, due, joined
+from matcher.copies.names import Id, Names
+from matcher.copies.parts import I64, Part, due, joined
 from matcher.copies.plain import looks
 from matcher.copies.prints import Prints
 from matcher.copies.segment import DEAD, EVERY, Query, Segment
@@ -35,8 +36,6 @@ CANDIDATES: Final = 12
 LEAST: Final = 10.0
 """Votes of a candidate: a picture of another one has as many by chance once in e^10 queries, were features independent. They are not: it is
 one in two among 500 photographs. One copy in 400 that was attacked hard has fewer."""
-_NAMED: Final = 100
-"""Bytes of an id's row in a dict, and of its stamp."""
 _AT_ONCE: Final = 512
 """Pictures that are merged while somebody waits; above it a thread does it."""
 
@@ -73,7 +72,6 @@ class CopyIndex(Generic[Id]):
         self._keep = keep
         self._lock = threading.RLock()
         self._parts: tuple[Part[Id], ...] = ()
-        self._stamps: dict[Id, int] = {}
         self._sizes: Counter[int] = Counter()
         self._prints = Prints(folder)
         self._looks = LookIndex()
@@ -81,23 +79,29 @@ class CopyIndex(Generic[Id]):
         self._merger: threading.Thread | None = None
 
     def __len__(self) -> int:
-        return len(self._stamps)
+        return sum(part.alive for part in self._parts)
 
     def __contains__(self, id_: object) -> bool:
-        return id_ in self._stamps
+        return self._at(id_) is not None
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory; ids themselves left out."""
-        return sum(part.nbytes for part in self._parts) + self._prints.nbytes + self._looks.nbytes + _NAMED * len(self)
+        """Bytes in memory; ids that are no numbers left out."""
+        return sum(part.nbytes for part in self._parts) + self._prints.nbytes + self._looks.nbytes
 
     def fingerprint(self, id_: Id) -> Fingerprint:
         """Raises KeyError."""
-        return Fingerprint.from_bytes(self._prints.read(self._stamps[id_]))
+        at = self._at(id_)
+        if at is None:
+            raise KeyError(id_)
+        part, place = at
+        return Fingerprint.from_bytes(self._prints.read(int(part.stamps[place])))
 
     def items(self) -> Iterator[tuple[Id, Fingerprint]]:
         """Those that are there now, while they are."""
-        for id_ in list(self._stamps):
+        with self._lock:
+            ids = [part.ids[place] for part in self._parts for place in np.flatnonzero(part.groups != DEAD).tolist()]
+        for id_ in ids:
             try:
                 yield id_, self.fingerprint(id_)
             except KeyError:
@@ -116,26 +120,26 @@ class CopyIndex(Generic[Id]):
         """Registers a picture in a group (0 to 2^23 - 1); one with the same id is replaced."""
         if not 0 <= group < GROUPS:
             raise ValueError(f"a group is a number from 0 to {GROUPS - 1}, not {group}")
-        segment, data = Segment.build([print_]), print_.to_bytes() if self._keep else b""
+        names, segment, data = Names([id_]), Segment.build([print_]), print_.to_bytes() if self._keep else b""
         with self._lock:
-            before = self._stamps.get(id_)
-            stamp = self._stamps[id_] = self._prints.append(data)
+            before = self._at(id_)
+            stamp = self._prints.append(data)
             self._sizes[group] += 1
-            self._parts += (Part(segment, [id_], np.array([stamp]), np.array([group], np.uint32)),)
+            self._parts += (Part(segment, names, np.array([stamp]), np.array([group], np.uint32)),)
             if len(print_.look):
                 self._looks.add(stamp, print_.look, group)
             if before is not None:
-                self._bury(before)
+                self._bury(*before)
             self._tidy()
 
     def remove(self, id_: Id) -> bool:
         """Whether there was one."""
         with self._lock:
-            stamp = self._stamps.pop(id_, None)
-            if stamp is not None:
-                self._bury(stamp)
+            at = self._at(id_)
+            if at is not None:
+                self._bury(*at)
                 self._tidy()
-            return stamp is not None
+            return at is not None
 
     def candidates(self, query: Fingerprint, group: int | None = None, limit: int = CANDIDATES) -> list[Candidate[Id]]:
         """Different pictures, at most `limit` of each group, the most promising first; of all groups, or of one. The mirror of the query is
@@ -182,10 +186,7 @@ class CopyIndex(Generic[Id]):
         except LooksInvalid as error:
             raise SnapshotInvalid(str(error)) from error
         for part in taken.parts:
-            alive = part.groups != DEAD
-            stamps = part.stamps.tolist()
-            index._stamps.update((part.ids[place], stamps[place]) for place in np.flatnonzero(alive).tolist())
-            index._sizes.update(part.groups[alive].tolist())
+            index._sizes.update(part.groups[part.groups != DEAD].tolist())
         return index
 
     def settle(self) -> None:
@@ -214,14 +215,16 @@ class CopyIndex(Generic[Id]):
                 if place is not None and part.groups[place] != DEAD:
                     yield Candidate(part.ids[place], votes, alike.mirrored, alike.group)
 
-    def _bury(self, stamp: int) -> None:
+    def _at(self, id_: object) -> tuple[Part[Id], int] | None:
+        """The part and the place in it of a picture that is there; the newer one while it is being replaced."""
+        found = ((part, part.named(id_)) for part in reversed(self._parts))
+        return next(((part, place) for part, place in found if place is not None), None)
+
+    def _bury(self, part: Part[Id], place: int) -> None:
+        stamp, group = int(part.stamps[place]), part.bury(place)
         self._prints.remove(stamp)
-        for part in self._parts:
-            place = part.place(stamp)
-            if place is not None:
-                group = part.bury(place)
-                self._sizes[group] -= 1
-                self._looks.remove(stamp, group)
+        self._sizes[group] -= 1
+        self._looks.remove(stamp, group)
 
     def _tidy(self) -> None:
         """Merges what is due: a little at once, more on a thread."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic
 
 import numpy as np
 import numpy.typing as npt
 
 from matcher.copies.codes import U32
+from matcher.copies.names import Id, Names
 from matcher.copies.segment import DEAD, Segment, merge
 
-Id = TypeVar("Id", bound=Hashable)
 I64 = npt.NDArray[np.int64]
 RATIO: Final = 64
 """A part is at least so many times as large as the newer one beside it, or both are merged: a search asks each part, so few are better."""
@@ -28,7 +28,7 @@ class Part(Generic[Id]):
     groups change, by `bury`."""
 
     segment: Segment
-    ids: Sequence[Id]
+    ids: Names[Id]
     stamps: I64
     groups: U32
     dead: int = field(init=False)
@@ -48,8 +48,18 @@ class Part(Generic[Id]):
         return self.dead > max(16, _DEAD_SHARE * len(self.ids))
 
     @property
+    def alive(self) -> int:
+        """Pictures that are not left out."""
+        return len(self.ids) - self.dead
+
+    @property
     def nbytes(self) -> int:
-        return self.segment.nbytes + self.stamps.nbytes + self.groups.nbytes + 8 * len(self.ids)
+        return self.segment.nbytes + self.stamps.nbytes + self.groups.nbytes + self.ids.nbytes
+
+    def named(self, id_: object) -> int | None:
+        """The number of the picture with this id, where it is here and not left out."""
+        found = self.ids.place(id_)
+        return None if found is None or self.groups[found] == DEAD else found
 
     def place(self, stamp: int) -> int | None:
         """The picture's number, where it is here."""
@@ -67,12 +77,12 @@ def joined(older: Part[Id], newer: Part[Id]) -> tuple[Part[Id], I64]:
     segment = merge(older.segment, newer.segment, (numbers[:cut].copy(), numbers[cut:].copy()))
     ids = [*older.ids, *newer.ids]
     stamps = np.concatenate([older.stamps, newer.stamps])
-    return Part(segment, [ids[place] for place in kept.tolist()], stamps[kept], groups[kept]), kept
+    return Part(segment, Names(ids[place] for place in kept.tolist()), stamps[kept], groups[kept]), kept
 
 
 def empty(like: Part[Id]) -> Part[Id]:
     """No picture: joined with this a part is written anew."""
-    return Part(Segment.build([]), like.ids[:0], like.stamps[:0], like.groups[:0])
+    return Part(Segment.build([]), Names(), like.stamps[:0], like.groups[:0])
 
 
 def due(parts: Sequence[Part[Id]]) -> tuple[Part[Id], Part[Id]] | None:

@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from matcher.copies import segment_file
-from matcher.copies.parts import I64, Id, Part
+from matcher.copies.names import Id, Names
+from matcher.copies.parts import I64, Part
 from matcher.copies.prints import Opened, Prints
 from matcher.copies.segment import DEAD
 from matcher.copies.segment_file import SegmentInvalid
@@ -146,7 +147,7 @@ def _part(row: _PartTable, data: memoryview, *, verify: bool) -> Part[Any]:
     ids = [tuple(id_) if isinstance(id_, list) else id_ for id_ in row.ids]
     if not len(ids) == len(stamps) == len(groups) == segment.pictures:
         raise SnapshotInvalid("the index' tables do not fit together")
-    return Part(segment, ids, stamps, groups)
+    return Part(segment, Names(ids), stamps, groups)
 
 
 def _checksum(data: memoryview, starts: Sequence[int], lengths: Sequence[int]) -> int:

@@ -11,7 +11,7 @@ import pytest
 from matcher.copies import segment
 from matcher.copies.features import MIRROR, Fingerprint
 from matcher.copies.index import CANDIDATES, LEAST, Candidate
-from matcher.copies.parts import Id
+from matcher.copies.names import Id
 from matcher.copies.segment import EVERY, Query, Segment
 
 

@@ -17,6 +17,7 @@ from matcher.copies import prints as prints_module
 from matcher.copies import segment as segment_module
 from matcher.copies.features import Fingerprint, fingerprint
 from matcher.copies.index import CANDIDATES, LEAST, Candidate, CopyIndex
+from matcher.copies.names import Names
 from matcher.copies.prints import Prints
 from matcher.copies.segment import DEAD, Segment
 from matcher.copies.snapshot import SnapshotInvalid
@@ -284,7 +285,7 @@ test_changes_in_any_order = Changes.TestCase
 
 def test_parts_of_alike_size_are_merged() -> None:
     sizes = [1000, 500, 3]
-    parts = [parts_module.Part(Segment.build([]), [*range(n)], np.arange(n, dtype=np.int64), np.zeros(n, np.uint32)) for n in sizes]
+    parts = [parts_module.Part(Segment.build([]), Names(range(n)), np.arange(n), np.zeros(n, np.uint32)) for n in sizes]
     assert parts_module.due(parts) == (parts[0], parts[1])
     assert parts_module.due(parts[1:]) is None
     for place in range(150):

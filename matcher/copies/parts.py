@@ -15,7 +15,7 @@ from matcher.copies.names import Id, Names
 from matcher.copies.segment import DEAD, Segment, merge
 
 I64 = npt.NDArray[np.int64]
-RATIO: Final = 64
+RATIO: Final = 256
 """A part is at least so many times as large as the newer one beside it, or both are merged: a search asks each part, so few are better."""
 LARGEST: Final = 4_000_000
 """Pictures of a part, after which no other is merged into it: a merge needs as much memory again, 1.8 kB for each."""

@@ -77,18 +77,17 @@ static int64_t near_wide(const uint64_t *codes, uint32_t start, uint32_t end, ui
     const __m512i wanted = _mm512_set1_epi64((long long)code), low = _mm512_set1_epi64(ANTISYMMETRIC);
     const __m512i half = _mm512_set1_epi64(HALF_CODE), most = _mm512_set1_epi64(limit);
     int64_t count = 0;
-    uint32_t e = start;
-    for (; end - e >= 8; e += 8) {
-        __m512i difference = _mm512_xor_si512(_mm512_loadu_si512(codes + e), wanted);
+    for (uint32_t e = start; e < end; e += 8) {
+        __mmask8 inside = end - e >= 8 ? 0xFF : (__mmask8)((1u << (end - e)) - 1);
+        __m512i difference = _mm512_xor_si512(_mm512_maskz_loadu_epi64(inside, codes + e), wanted);
         __m512i all = _mm512_popcnt_epi64(difference), anti = _mm512_popcnt_epi64(_mm512_and_si512(difference, low));
         __m512i mirrored = _mm512_add_epi64(_mm512_sub_epi64(all, _mm512_add_epi64(anti, anti)), half);
-        unsigned found = _mm512_cmple_epi64_mask(_mm512_min_epi64(all, mirrored), most);
+        unsigned found = _mm512_mask_cmple_epi64_mask(inside, _mm512_min_epi64(all, mirrored), most);
         for (; found; found &= found - 1) {
             uint32_t at = e + (uint32_t)__builtin_ctz(found);
             count += near_one(codes[at] ^ code, at, limit, out + count);
         }
     }
-    for (; e < end; e++) count += near_one(codes[e] ^ code, e, limit, out + count);
     return count;
 }
 #endif
@@ -127,8 +126,7 @@ static int looked_up(uint64_t code, const int32_t *margins, int bits, const uint
     for (int t = 0; t < probes; t++) {
         if (templates[t] >> ranks) continue;
         uint64_t probe = code;
-        for (int rank = 0; rank < ranks; rank++)
-            if (templates[t] >> rank & 1) probe ^= flips[rank];
+        for (unsigned turned = templates[t]; turned; turned &= turned - 1) probe ^= flips[__builtin_ctz(turned)];
         out[count++] = probe;
     }
     return count;
@@ -181,10 +179,11 @@ static int64_t weighed(const Looked *in, const Weighing *by, const Near *near, i
         out[kept++] = (Hit){place, 0, (uint16_t)feature, near[i].distance, near[i].flipped};
         at[near[i].distance]++;
     }
-    int32_t weights[DISTANCES], before = 0;
+    if (!kept) return 0;
+    int32_t weights[DISTANCES], before = 0, rate = by->ln_rate - log_of(by->logs, compared);
     for (int d = 0; d <= by->limit; d++) {
         before += at[d];
-        int32_t expected = by->ln_rate - log_of(by->logs, compared) - by->chance[d];
+        int32_t expected = rate - by->chance[d];
         int32_t seen = before > 1 ? by->ln_among - log_of(by->logs, before - 1) : expected;
         int32_t weight = seen < expected ? seen : expected, least = expected > 0 ? expected / SHARE : expected;
         weights[d] = weight > least ? weight : least;

@@ -284,7 +284,7 @@ test_changes_in_any_order = Changes.TestCase
 
 
 def test_parts_of_alike_size_are_merged() -> None:
-    sizes = [1000, 500, 3]
+    sizes = [1000, 500, 1]
     parts = [parts_module.Part(Segment.build([]), Names(range(n)), np.arange(n), np.zeros(n, np.uint32)) for n in sizes]
     assert parts_module.due(parts) == (parts[0], parts[1])
     assert parts_module.due(parts[1:]) is None

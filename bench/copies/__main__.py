@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -26,8 +25,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the libraries below l
 
 from bench.copies import augly_suite, calibration, costs, crawled, flat, goals, hostile, index, recall, scenes
 from bench.copies.attacks import ATTACKS
-from bench.copies.run import Run
-from bench.copies.sets import Part, sets
+from bench.copies.run import Run, spread_out
+from bench.copies.sets import Part, Sets, sets
+from bench.copies.work import tell
 
 PARTS: Final[Mapping[str, ModuleType]] = {
     "recall": recall,
@@ -41,6 +41,9 @@ PARTS: Final[Mapping[str, ModuleType]] = {
     "index": index,
 }
 _QUICK: Final = ("jpeg_10", "resize_160px", "crop_10", "mirror", "rotate_45", "overlay_30", "meme", "screenshot")
+_FEW: Final = 12
+"""Pictures that are attacked in a quick run, of twice as many that are registered."""
+_FEW_DISTRACTORS: Final = 60
 
 
 def main() -> None:
@@ -49,7 +52,10 @@ def main() -> None:
     if options.dev:
         print("\n".join(recall.markdown(recall.quick_look(run))))
         return
-    tables = {name: _measure(run, name, PARTS[name]) for name in options.only or PARTS}
+    tables = {}
+    for number, name in enumerate(wanted := options.only or tuple(PARTS), 1):
+        tell(f"== {name}, part {number} of {len(wanted)}")
+        tables[name] = _measure(run, name, PARTS[name])
     _summarise(run, tables)
 
 
@@ -60,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--same-scene", type=Path, help="different photos of one scene; or folders with those of one scene each")
     parser.add_argument("--held-out", action="store_true", help="the part of the folders that nothing was tuned on")
     parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given again")
-    parser.add_argument("--quick", action="store_true", help="few attacks on few pictures")
+    parser.add_argument(
+        "--quick", action="store_true", help="few attacks on few pictures, in minutes; its files go to a folder quick of --out"
+    )
     parser.add_argument("--dev", action="store_true", help="filigrane's recall alone, on the screen alone")
     parser.add_argument("--alone", action="store_true", help="recall without the peers")
     parser.add_argument("--attacks", type=lambda said: tuple(said.split(",")), help="some attacks, by name")
@@ -77,15 +85,19 @@ def _run(options: argparse.Namespace) -> Run:
     if unknown := set(attacks) - set(ATTACKS):
         raise SystemExit(f"no attack is called {', '.join(sorted(unknown))}; there are {', '.join(ATTACKS)}")
     part: Part = "held out" if options.held_out else "dev"
+    found = sets(options.photos, options.distractors, part)
+    if options.quick:
+        found = Sets(spread_out(found.registered, 2 * _FEW), spread_out(found.distractors, _FEW_DISTRACTORS))
+    out = options.out / "quick" if options.quick else options.out
     return Run(
-        sets=sets(options.photos, options.distractors, part),
+        sets=found,
         part=part,
         attacks=attacks,
-        sample=options.sample or (12 if options.quick else 0),
+        sample=options.sample or (_FEW if options.quick else 0),
         quick=options.quick,
         cache=options.cache,
-        out=options.out,
-        plots=options.plots or options.out,
+        out=out,
+        plots=options.plots or out,
         contrib=options.contrib,
         same_scene=options.same_scene,
         peers=not options.alone,
@@ -95,7 +107,6 @@ def _run(options: argparse.Namespace) -> Run:
 def _measure(run: Run, name: str, part: Any) -> list[str]:
     """The part's table, which is written beside its JSON."""
     begun = time.perf_counter()
-    print(f"== {name}", file=sys.stderr, flush=True)
     result = part.run(run)
     result |= {"seconds": round(time.perf_counter() - begun, 1), "part": run.part, "versions": _versions()}
     run.out.mkdir(parents=True, exist_ok=True)
@@ -113,7 +124,8 @@ def _summarise(run: Run, tables: Mapping[str, list[str]]) -> None:
     reached = goals.table({name: json.loads(path.read_text()) for name, path in files.items() if path.exists()})
     parts = [line for name, lines in tables.items() for line in ("", f"## {name}", "", *lines)]
     (run.out / f"{run.stem}.md").write_text("\n".join([*reached, *parts]) + "\n")
-    print("\n".join(["## goals", "", *reached]), flush=True)
+    few = ["A quick run, on few pictures: the figures are rough.", ""] if run.quick else []
+    print("\n".join(["## goals", "", *few, *reached, "", f"All of it is in {run.out / run.stem}.md"]), flush=True)
 
 
 def _versions() -> dict[str, str]:

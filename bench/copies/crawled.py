@@ -27,6 +27,7 @@ from structlog.testing import capture_logs
 from bench.copies import queries
 from bench.copies.run import Run, spread_out
 from bench.copies.sets import Picture, Sets
+from bench.copies.work import tell
 from core.events import ImageFound, SearchAsked, Sighting, StoredAt
 from core.models import Match
 from core.repo import accounts, crawled, crawls
@@ -83,9 +84,11 @@ def run(run: Run) -> dict[str, Any]:
         result: dict[str, Any] = {"real": len(found), "attacks": len(run.attacks)} | crawl.write([query.path for query in found])
         result["rows"] = []
         for number, size in enumerate(sizes):
+            tell(f"{size:,} crawled pictures")
             row = {"crawled": size} | crawl.fill(size, noise)
             mine = {picture.name: _jpeg(picture) for picture in pictures[_REGISTERED * number : _REGISTERED * (number + 1)]}
             result["rows"].append(row | crawl.search(list(mine.values())) | crawl.register(mine))
+    tell("merging crawled pictures")
     return result | _merging(noise, MOST // (8 if run.quick else 1))
 
 

@@ -24,24 +24,26 @@ from bench.copies.attacks import ATTACKS
 from bench.copies.faiss_indexes import Task
 from bench.copies.run import Run, spread_out
 from bench.copies.sets import Picture
-from bench.copies.work import spread
+from bench.copies.work import spread, tell
 from matcher.copies.codes import U64, encode
 from matcher.copies.features import INDEXED, Fingerprint, fingerprint, registered
 from matcher.copies.index import CANDIDATES, LEAST, CopyIndex
 from matcher.copies.segment import Query, Segment, fineness, places
+from matcher.copies.sift import DIMENSIONS
 from matcher.copies.votes import PLACE
 from matcher.pixels import U8
 
 ADDED: Final = (1_000, 10_000, 100_000)
 FILLED: Final = (1_000_000, 10_000_000)
-COMPARED: Final = 1_000
-"""With FAISS, which learns its lists anew and takes minutes for each of them."""
-_QUICK: Final = ((200, 1_000), (20_000,))
+COMPARED: Final = (1_000, 10_000, 100_000)
+"""With FAISS."""
+_QUICK: Final = ((200, 1_000), (20_000,), (300,))
 _REAL: Final = 60
 """Pictures that are registered and attacked, unless the run says how many."""
 _ATTACKS: Final = ("jpeg_10", "crop_25", "mirror_crop_50", "rotate_15", "overlay_30", "screenshot", "meme", "reposted")
 _VISIBLE: Final = 20
 _CHUNK: Final = 1 << 20
+_PIECE: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,14 @@ class Material:
 
 def run(run: Run) -> dict[str, Any]:
     material = _material(run)
-    added, filled = _QUICK if run.quick else (ADDED, FILLED)
+    added, filled, compared = _QUICK if run.quick else (ADDED, FILLED, COMPARED)
     return {
         "real": len(material.real),
         "asked": len(material.asked),
         "unknown": len(material.unknown),
         "added": _through_add(material, added),
         "filled": [_filled(material, size) for size in filled],
-        "faiss": faiss_indexes.compare(_task(material, 300 if run.quick else COMPARED)),
+        "faiss": faiss_indexes.compare(_task(material, size) for size in compared),
     }
 
 
@@ -166,6 +168,7 @@ def multiplied(base: Segment, times: int, folder: Path) -> Segment:
 
 
 def _filled(material: Material, size: int) -> dict[str, Any]:
+    tell(f"an index filled with {size:,} pictures")
     with tempfile.TemporaryDirectory() as folder:
         begun = time.process_time()
         times = max(1, size // FILLED[0])
@@ -203,12 +206,13 @@ def _searched(material: Material, index: Segment) -> dict[str, Any]:
 
 def _through_add(material: Material, sizes: Sequence[int]) -> list[dict[str, Any]]:
     made, rows = Synthetic(material.sources), []
-    before = _resident()
     with tempfile.TemporaryDirectory() as folder:
         index: CopyIndex[int] = CopyIndex(Path(folder))
         for number, print_ in enumerate(material.real):
             index.add(number, print_)
+        before = _resident()
         for size in sizes:
+            tell(f"{size:,} pictures through add")
             begun, adding = len(index), 0.0
             for number in range(begun, size):
                 print_ = made.picture()
@@ -218,7 +222,8 @@ def _through_add(material: Material, sizes: Sequence[int]) -> list[dict[str, Any
             index.settle()
             row = {"pictures": size, "add_ms": round(1e3 * adding / max(1, size - begun), 3)}
             gc.collect()
-            row |= {"rss_per_picture": round((_resident() - before) / size), "bytes_per_picture": round(index.nbytes / size)}
+            row |= {"rss_per_picture": round((_resident() - before) / (size - len(material.real)))}
+            row |= {"bytes_per_picture": round(index.nbytes / size)}
             rows.append(row | _asked(index, material) | _visible(index, made, size) | _kept(index, Path(folder, "index")))
     return rows
 
@@ -265,13 +270,15 @@ def _task(material: Material, size: int) -> Task:
     """The same pictures for every index: real ones, then synthetic ones."""
     made = Synthetic(material.sources)
     real = [p.descriptors[:INDEXED] for p in material.real]
-    others = made.descriptors((size - len(real)) * INDEXED)
     counts = [len(d) for d in real] + [INDEXED] * (size - len(real))
-    where = np.zeros(sum(counts), PLACE)
+    begin = sum(map(len, real))
+    descriptors, where = np.empty((sum(counts), DIMENSIONS), np.uint8), np.zeros(sum(counts), PLACE)
     made.place(where, size)
-    where[: sum(map(len, real))] = np.concatenate([places(p.points[:INDEXED]) for p in material.real])
+    descriptors[:begin], where[:begin] = np.concatenate(real), np.concatenate([places(p.points[:INDEXED]) for p in material.real])
+    for start in range(begin, len(descriptors), _PIECE):
+        descriptors[start : start + _PIECE] = made.descriptors(len(descriptors[start : start + _PIECE]))
     where["picture"] = np.repeat(np.arange(size, dtype=np.uint32), counts)
-    return Task(np.concatenate([*real, others]), where, size, material.asked)
+    return Task(descriptors, where, size, material.asked)
 
 
 def _cpu_ms(work: Callable[[], object]) -> float:
@@ -287,8 +294,8 @@ def _resident() -> int:
 
 
 _COLUMNS: Final = (
-    *("pictures", "segments", "search, ms", "recall@12", "candidates of an unknown", "add, ms", "visible, ms", "removed, ms", "bytes"),
-    *("save, s", "load, s"),
+    *("pictures", "segments", "search, ms", "recall@12", "candidates of an unknown", "add, ms", "visible, ms", "removed, ms"),
+    *("bytes", "of memory taken", "save, s", "load, s"),
 )
 
 
@@ -299,7 +306,8 @@ def plot(result: Mapping[str, Any], folder: Path) -> None:
 def markdown(result: Mapping[str, Any]) -> list[str]:
     added = [
         f"| {r['pictures']:,} | {r['segments']} | {r['search_ms']:.2f} | {r['recall']:.3f} | {r['candidates']:.2f} | {r['add_ms']:.2f} | "
-        f"{r['added_ms']:.0f} | {r['removed_ms']:.0f} | {r['rss_per_picture']:,} | {r['save_s']:.1f} | {r['load_s']:.1f} |"
+        f"{r['added_ms']:.0f} | {r['removed_ms']:.0f} | {r['bytes_per_picture']:,} | {r['rss_per_picture']:,} | "
+        f"{r['save_s']:.1f} | {r['load_s']:.1f} |"
         for r in result["added"]
     ]
     large = [

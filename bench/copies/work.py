@@ -28,5 +28,10 @@ def spread(
         for done, result in enumerate(pool.map(function, tasks, chunksize=max(1, min(16, len(tasks) // 20))), 1):
             results.append(result)
             if done * _TELLS // len(tasks) != (done - 1) * _TELLS // len(tasks):
-                print(f"{what}: {done} of {len(tasks)}", file=sys.stderr, flush=True)
+                tell(f"{what}: {done} of {len(tasks)}")
     return results
+
+
+def tell(what: str) -> None:
+    """What is being done, to who waits for it."""
+    print(what, file=sys.stderr, flush=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import permutations
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +12,7 @@ import cv2
 from bench.copies.run import Run
 from bench.copies.sets import Picture, folder, sample
 from bench.copies.work import spread
-from matcher.copies.features import fingerprint, registered
+from matcher.copies.features import Fingerprint, fingerprint, registered
 from matcher.copies.geometry import MODELS
 from matcher.copies.verdict import judge
 
@@ -21,24 +20,28 @@ _STEREO: Final = ("motorcycle_left.png", "motorcycle_right.png")
 """Bundled with scikit-image: one scene from two places."""
 
 
-class _Pair(NamedTuple):
+class _Task(NamedTuple):
     registered: Picture
-    query: Picture
+    others: Sequence[Picture]
+
+
+Verdicts = Mapping[str, str | None]
+"""By transform; None where no geometry stands out of chance."""
 
 
 def run(run: Run) -> dict[str, Any]:
     """Each photo against each other one of its scene, with every transform."""
     scenes = _scenes(run.same_scene)
-    pairs = [_Pair(*pair) for scene in scenes for pair in permutations(scene, 2)]
-    said = dict(zip(pairs, spread(_verdicts, pairs, "pairs of one scene"), strict=True))
-    copies = [(pair, model) for pair, verdicts in said.items() for model in MODELS if verdicts[model] == "copy"]
-    located = [verdicts for verdicts in said.values() if any(verdicts.values())]
+    tasks = [_Task(photo, [other for other in scene if other is not photo]) for scene in scenes for photo in scene]
+    found = spread(_verdicts, tasks, "photos of one scene, each against the others")
+    said = [row for rows in found for row in rows]
+    copies = [(names, model) for names, verdicts in said for model in MODELS if verdicts[model] == "copy"]
     return {
         "scenes": len(scenes),
-        "pairs": len(pairs),
-        "located": len(located),
-        "verdicts": {model: sum(verdicts[model] is not None for verdicts in said.values()) for model in MODELS},
-        "copies": [f"{pair.registered.name} in {pair.query.name}, {model}" for pair, model in copies],
+        "pairs": len(said),
+        "located": sum(any(verdicts.values()) for _, verdicts in said),
+        "verdicts": {model: sum(verdicts[model] is not None for _, verdicts in said) for model in MODELS},
+        "copies": [f"{names}, {model}" for names, model in copies],
     }
 
 
@@ -50,11 +53,16 @@ def _scenes(given: Path | None) -> list[list[Picture]]:
     return [folder(place) for place in places]
 
 
-def _verdicts(pair: _Pair) -> dict[str, str | None]:
-    """By transform; None where no geometry stands out of chance."""
+def _verdicts(task: _Task) -> list[tuple[str, Verdicts]]:
+    """Of each pair, which it is and what is said."""
     cv2.setNumThreads(1)
-    known, query = registered(pair.registered.load()), fingerprint(pair.query.load())
-    return {model: verdict.name if (verdict := judge(known, query, model)) is not None else None for model in MODELS}
+    known = registered(task.registered.load())
+    return [(f"{task.registered.name} in {other.name}", _said(known, fingerprint(other.load()))) for other in task.others]
+
+
+def _said(known: Fingerprint, query: Fingerprint) -> Verdicts:
+    verdicts = {model: judge(known, query, model) for model in MODELS}
+    return {model: None if verdict is None else verdict.name for model, verdict in verdicts.items()}
 
 
 def markdown(result: Mapping[str, Any]) -> list[str]:

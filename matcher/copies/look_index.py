@@ -2,6 +2,7 @@
 
 An inverted file of FAISS whose cells are fixed (learnt once, shipped with the package), so that it never has to be trained or built again:
 what was added or removed counts at once, and a few pictures are searched exactly. Looks are kept in 16 levels, 64 bytes for each picture.
+Where a picture lies is not kept, which would take 40 more: those removed are left out of answers, until many go in one pass over all.
 """
 
 from __future__ import annotations
@@ -29,10 +30,9 @@ _LEVELS: Final = 16
 _COMPARED: Final = 4096
 """How many looks a search compares with, about; all of them while there are no more."""
 _PROBES: Final = 4
-_LIES: Final = 40
-_HASHED: Final = 2
-"""FAISS' DirectMap::Hashtable: where each key's look lies."""
-_MAGIC: Final = b"FGL1"
+_GONE: Final = 256
+"""Removed pictures that are still there."""
+_MAGIC: Final = b"FGL2"
 _NUMBER_BITS: Final = 40
 _NUMBERS: Final = 1 << _NUMBER_BITS
 GROUPS: Final = 1 << (63 - _NUMBER_BITS)
@@ -61,17 +61,19 @@ class LookIndex:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._faiss: Any = _empty()  # FAISS' own types leave out half of it
+        self._gone: set[int] = set()
 
     def __len__(self) -> int:
+        """With a few that were removed."""
         return int(self._faiss.ntotal)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory, about: look and key of each picture, where it lies, and the cells' middles."""
-        return len(self) * (_DIM // 2 + 8 + _LIES) + int(self._faiss.nlist) * _DIM * 4
+        """Bytes of memory, about: look and key of each picture, and the cells' middles."""
+        return len(self) * (_DIM // 2 + 8) + int(self._faiss.nlist) * _DIM * 4
 
     def add(self, number: int, look: U8, group: int = 0) -> None:
-        """One with the same number and group is replaced. Raises ValueError where `look` is no look, or number or group out of range."""
+        """No other with this number and group is there. Raises ValueError where `look` is no look, or number or group out of range."""
         self.add_all(np.array([number]), look[None], np.array([group]))
 
     def add_all(self, numbers: Keys, looks: U8, groups: Keys) -> None:
@@ -80,14 +82,17 @@ class LookIndex:
         if looks.shape != (len(keys), _DIM) or len(np.unique(keys)) != len(keys):
             raise ValueError(f"{len(keys)} different numbers need as many looks of {_DIM} values; these have the shape {looks.shape}")
         with self._lock:
-            self._faiss.remove_ids(faiss.IDSelectorArray(keys))
+            if not self._gone.isdisjoint(keys.tolist()):
+                self._forget()
             self._faiss.add_with_ids(looks.astype(np.float32), keys)
 
-    def remove(self, number: int, group: int = 0) -> bool:
-        """Whether there was one."""
+    def remove(self, number: int, group: int = 0) -> None:
+        """Nothing where there is none."""
         key = _keys(np.array([number]), np.array([group]))
         with self._lock:
-            return bool(self._faiss.remove_ids(faiss.IDSelectorArray(key)))
+            self._gone.update(key.tolist())
+            if len(self._gone) > _GONE:
+                self._forget()
 
     def nearest(self, look: U8, limit: int, group: int | None = None, within: float = NEAR) -> list[Alike]:
         """At most `limit` pictures of each group (or of `group`) not farther than `within`, of the look or its mirror, nearest first: no
@@ -101,19 +106,23 @@ class LookIndex:
     def _closest(self, both: F32, limit: int, group: int, within: float) -> list[Alike]:
         chosen = faiss.IDSelectorRange(group << _NUMBER_BITS, (group + 1) << _NUMBER_BITS)
         with self._lock:
-            squares, keys = self._faiss.search(both, min(limit, max(1, len(self))), params=self._how(chosen))
-        near = squares <= within * within
+            # those that are gone displace nobody
+            wanted = min(limit + len(self._gone), max(1, len(self)))
+            squares, keys = self._faiss.search(both, wanted, params=self._how(chosen))
+            near = (squares <= within * within) & self._there(keys)
         flips = np.broadcast_to(np.array([[False], [True]]), keys.shape)
         return _ranked(keys[near], squares[near], flips[near])
 
     def _around(self, both: F32, within: float) -> list[Alike]:
         with self._lock:
             starts, squares, keys = self._faiss.range_search(both, within * within, params=self._how(None))
-        return _ranked(keys, squares, np.arange(len(keys)) >= starts[1])
+            there = self._there(keys)
+        return _ranked(keys[there], squares[there], (np.arange(len(keys)) >= starts[1])[there])
 
     def to_bytes(self) -> bytes:
         """Versioned, with a checksum."""
         with self._lock:
+            self._forget()
             body = faiss.serialize_index(self._faiss).tobytes()
         return _MAGIC + zlib.crc32(body).to_bytes(4, "big") + body
 
@@ -127,6 +136,15 @@ class LookIndex:
         index = cls()
         index._faiss = faiss.deserialize_index(np.frombuffer(data, np.uint8, offset=8))
         return index
+
+    def _there(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        return np.isin(keys, list(self._gone), invert=True)
+
+    def _forget(self) -> None:
+        """What is gone, in one pass."""
+        if self._gone:
+            self._faiss.remove_ids(faiss.IDSelectorBatch(np.array(list(self._gone), np.int64)))
+            self._gone = set()
 
     def _how(self, selector: faiss.IDSelector | None) -> Any:
         lists = self._faiss.nlist
@@ -148,7 +166,6 @@ def _empty() -> faiss.IndexIVFScalarQuantizer:
     # its range is set by the smallest and the largest value it sees: level n is around n * _LEVEL + 0.5, and no integer on an edge
     edges = np.array([0, _LEVELS - 1], np.float32) * _LEVEL - _LEVEL / 2 + 0.5
     index.train(np.repeat(edges[:, None], _DIM, axis=1))
-    index.set_direct_map_type(_HASHED)
     return index
 
 

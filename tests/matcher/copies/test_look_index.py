@@ -83,17 +83,31 @@ def test_what_was_added_or_removed_counts_at_once(steps: list[tuple[str, int, in
     rows, index = looks(20), LookIndex()
     model: dict[tuple[int, int], int] = {}
     for step, number, group, row in steps:
-        if step == "add":
+        if step == "add" and (number, group) not in model:
             index.add(number, rows[row], group)
             model[number, group] = row
         elif step == "remove":
-            assert index.remove(number, group) == (model.pop((number, group), None) is not None)
-        else:
+            index.remove(number, group)
+            model.pop((number, group), None)
+        elif step == "keep":
             index = LookIndex.from_bytes(index.to_bytes())
-        assert len(index) == len(model)
+            assert len(index) == len(model)
     for row in range(20):
         same = {(a.number, a.group) for a in index.nearest(rows[row], 20)}
         assert same == {key for key, at in model.items() if at == row}
+
+
+def test_removed_ones_displace_nobody() -> None:
+    """Also before they are really gone, and after."""
+    rows = np.repeat(looks(1), 1001, axis=0)
+    index = index_of(rows)
+    for number in range(1000):
+        index.remove(number)
+        if number % 100 == 99:
+            assert index.nearest(rows[0], 1, 0)[0].number > number
+    assert [a.number for a in index.nearest(rows[0], 3, 0)] == [1000]
+    assert len(index) < 300
+    assert [a.number for a in LookIndex.from_bytes(index.to_bytes()).nearest(rows[0], 3)] == [1000]
 
 
 def test_an_empty_look_finds_nothing_and_is_refused() -> None:
@@ -151,4 +165,4 @@ def test_searches_go_on_while_others_add_and_remove() -> None:
     stop.set()
     asking.join()
     assert not missed
-    assert len(index) == 1 + len(rows) - len(range(0, len(rows), 3))
+    assert len(LookIndex.from_bytes(index.to_bytes())) == 1 + len(rows) - len(range(0, len(rows), 3))

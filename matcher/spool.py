@@ -55,7 +55,7 @@ class Spool:
 
     def _put(self, key: str, data: bytes) -> None:
         self._pieces.pop(key, None)
-        if len(data) > self._size:
+        if not 0 < len(data) <= self._size:
             return
         start = self._end if self._end + len(data) <= self._size else 0
         self._make_room(start, start + len(data))

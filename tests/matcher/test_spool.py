@@ -35,7 +35,17 @@ def test_what_is_larger_than_the_spool_is_passed_on(tmp_path: Path) -> None:
     assert spool.get("a", lambda: b"1") == b"1"
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40)), max_size=60))
+def test_nothing_is_not_kept(tmp_path: Path) -> None:
+    """It would lie in the file without a place, and what comes after it would never be dropped."""
+    spool = Spool(tmp_path, size=100)
+    assert spool.get("nothing", lambda: b"") == b""
+    for name in "abcd":
+        spool.get(name, lambda name=name: name.encode() * 40)  # type: ignore[misc]
+    assert spool.get("a", lambda: b"again") == b"again"
+    assert spool.get("d", _never) == b"d" * 40
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), max_size=60))
 def test_it_never_gives_other_bytes_and_has_what_was_put_last(
     tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[int, int]]
 ) -> None:

@@ -18,7 +18,7 @@ import pytest
 from core.bus import Bus, Consumer, Follower, Message, Outgoing, dead_letter
 from tests.processes import start
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Opener(Protocol):

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from kafka import KafkaProducer, OffsetSpec, TopicPartition
-from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 
 from core import events
 from core.bus import MessageTooLarge, Outgoing, check_size
@@ -96,8 +96,13 @@ class KafkaBus:
         try:
             for topic in {message.topic for message in messages}:
                 self._topics.ensure(topic)
-            with translated("publishing"):
-                self._send(self._clients.producer(), messages)
+            producer = self._clients.producer()
+            try:
+                with translated("publishing"):
+                    self._send(producer, messages)
+            except Unavailable:
+                self._clients.drop_producer(producer)  # what it remembers of a topic that was made anew may hold up all that follows
+                raise
         except Unavailable:
             self._topics.forget()  # one of them may be gone, and is made again the next time
             raise
@@ -110,20 +115,13 @@ class KafkaBus:
                 headers = [(name, value.encode()) for name, value in message.headers.items()]
                 futures.append(producer.send(self._topics.name(message.topic), message.value, message.key.encode(), headers))
         finally:
-            self._settle(producer, until)
+            # all is acknowledged or given up: none may arrive after we said that it failed
+            producer.flush(max(0.0, until - time.monotonic()))
         try:
             for future in futures:
                 future.get(0)
         except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
             raise MessageTooLarge("a message is larger than the brokers take: see their message.max.bytes") from error
-
-    def _settle(self, producer: KafkaProducer, until: float) -> None:
-        """Sends what lingers and waits until each message is acknowledged or given up: none may arrive after we said that it failed."""
-        try:
-            producer.flush(max(0.0, until - time.monotonic()))
-        except KafkaError:
-            self._clients.drop_producer(producer)
-            raise
 
     @contextmanager
     def _one_at_a_time_while_away(self) -> Iterator[None]:

@@ -1,8 +1,8 @@
 """How alike two pictures are once one is laid over the other.
 
 Matching features alone do not tell a copy from a second photo of the same scene, nor two screenshots with the same buttons apart. So the
-thumbnails are aligned and compared block by block with normalised cross-correlation (NCC): in a copy nearly every textured block agrees,
-under parallax or another text many do not.
+thumbnails are aligned and compared block by block with normalised cross-correlation (NCC): in a copy nearly every textured block agrees, in
+its place; under another text some do not, and under parallax they lie a little beside it, neighbours by the same.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Likeness:
 
     @property
     def evidence(self) -> float:
-        """Log of how much likelier a copy is than another photograph of the same scene, of photographs."""
+        """Log of the odds that it is a copy, not another photograph of the same scene; those that are known are all below zero."""
         constant, slip, upper, share = _EVIDENCE
         return constant - slip * log(self.slip + 0.02) - upper * log(1.003 - self.upper) - share * log(1.03 - self.share)
 
@@ -111,8 +111,8 @@ def _judged(layers: Layers, source_first: bool, cover: float, graphic: bool) -> 
         likeness = _likeness(laid, pull, source_first, cover, graphic)
         if likeness.is_copy or (likeness.median < _HOPELESS[0] and likeness.upper < _HOPELESS[1]):
             return likeness
-    laid = laid.same_sharpness()
-    return _likeness(laid, Pull.of(laid), source_first, cover, graphic)
+    sharp = laid.same_sharpness()
+    return likeness if sharp is laid else _likeness(sharp, Pull.of(sharp), source_first, cover, graphic)
 
 
 @lru_cache(8)

@@ -31,7 +31,7 @@ _COMPARED: Final = 4096
 """How many looks a search compares with, about; all of them while there are no more."""
 _PROBES: Final = 4
 _GONE: Final = 256
-"""Removed pictures that are still there."""
+"""Removed pictures that are still there, at most."""
 _MAGIC: Final = b"FGL2"
 _NUMBER_BITS: Final = 40
 _NUMBERS: Final = 1 << _NUMBER_BITS

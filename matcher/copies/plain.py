@@ -2,7 +2,7 @@
 
 Local features find nothing in clouds, soft patches and large plain shapes. There the pictures themselves are laid over each other: the
 query is explained by the registered picture's tones (brightness, contrast, filters) and dark corners, with least squares on a coarse
-square; how well other pictures would explain it by chance is counted from how many independent details both have. Then each block of a
+square; how well other pictures would explain it by chance follows from how many independent details both have. Then each block of a
 finer square has to be explained, too: with another word below the same emblem it is another picture. What has one centre or one
 direction, as gradients, vignettes and horizons have, is the same in many pictures but for its tones: there the gray levels have to be
 equal; and what a quadratic surface explains, any straight gradient, is never told from others.
@@ -117,7 +117,7 @@ def looks(query: Fingerprint) -> tuple[U8, ...]:
     return (query.look,) if lit is None else (query.look, look(lit))
 
 
-def tells(print_: Fingerprint) -> bool:
+def _tells(print_: Fingerprint) -> bool:
     """Whether the picture can be told from others as a whole."""
     return any(view.uneven.std() >= _LEAST for view in _views(print_))
 
@@ -128,7 +128,7 @@ def note(print_: Fingerprint) -> str | None:
         return "no texture: copies cannot be told apart, so none will be found"
     if print_.textured:
         return None
-    if not tells(print_):
+    if not _tells(print_):
         return "a plain gradient: copies cannot be told from other pictures, so none will be found"
     return "too little texture: only plain copies will be found"
 

@@ -39,8 +39,8 @@ class Verdict:
 def judge(
     registered: Fingerprint, query: Fingerprint, model: Model = "scale", tests: int = 1, *, mirrored: bool | None = None
 ) -> Verdict | None:
-    """The better of the query and its mirror against a registered picture; None where no geometry stands out of chance. Where one of them
-    has too little texture for that, a plain copy is seen as a whole.
+    """The better of the query and its mirror against a registered picture; None where no geometry stands out of chance. What is no copy
+    by its features and looks alike is compared as a whole.
 
     `tests` is the number of pictures that the query was compared with: it counts against the score. `mirrored` says which of the two
     to look at, where that is known.

@@ -130,12 +130,14 @@ class CrawledLibrary:
 
 
 def _alike(files: Sequence[Opened], query: Fingerprint, among: int) -> list[WebCandidate]:
-    """By their looks, the nearest first: among very many pictures their votes are all 0."""
+    """By their looks, the same bytes once, the nearest first: among very many pictures their votes are all 0."""
     found = [(alike, file) for file in files for one in looks(query) for alike in file.pictures.alike(one, CANDIDATES, NEAR)]
-    return [
-        WebCandidate(file, alike.number, alike.mirrored, max(0.0, -math.log(max(1, among) * chance(alike.distance))))
-        for alike, file in sorted(found, key=lambda each: each[0].distance)[:CANDIDATES]
-    ]
+    nearest: dict[bytes, WebCandidate] = {}
+    for alike, file in sorted(found, key=lambda each: each[0].distance):
+        votes = max(0.0, -math.log(max(1, among) * chance(alike.distance)))
+        candidate = WebCandidate(file, alike.number, alike.mirrored, votes)
+        nearest.setdefault(candidate.sha256, candidate)
+    return list(nearest.values())[:CANDIDATES]
 
 
 def events_of(files: Sequence[Opened], sha256: bytes, registry_version: int = 0) -> list[ImageFound]:

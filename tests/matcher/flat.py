@@ -47,3 +47,9 @@ def page(seed: int) -> U8:
             image[60 + 26 * line : 72 + 26 * line, left:right] = draw.integers(0, 2, (12, right - left)) * 255
             left = right + 10
     return image
+
+
+def dimmed(image: U8, fall: float) -> U8:
+    """With dark corners."""
+    y, x = np.mgrid[-1 : 1 : image.shape[0] * 1j, -1 : 1 : image.shape[1] * 1j]
+    return np.asarray(image * (1 - fall * (x * x + y * y)), np.uint8)

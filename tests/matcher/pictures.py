@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from io import BytesIO
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from matcher.pixels import U8
+from matcher.pixels import F64, U8
 
 
 @lru_cache(64)
@@ -58,6 +59,15 @@ def crop(rgb: U8, left: float, top: float, share: float) -> U8:
 
 def mirror(rgb: U8) -> U8:
     return np.ascontiguousarray(rgb[:, ::-1])
+
+
+def slanted(rgb: U8) -> tuple[U8, F64]:
+    """Photographed from the side and from below, and the 3 x 3 transform of pixels."""
+    height, width = rgb.shape[:2]
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    seen = corners + np.array([[0.12, 0.06], [-0.1, 0.0], [0.0, 0.0], [0.01, -0.04]], np.float32) * [width, height]
+    matrix = cv2.getPerspectiveTransform(corners, seen.astype(np.float32))
+    return np.asarray(cv2.warpPerspective(rgb, matrix, (width, height)), np.uint8), np.asarray(matrix, np.float64)
 
 
 def captioned(rgb: U8) -> U8:

@@ -5,12 +5,7 @@ import pytest
 
 from matcher.copies.dimmed import undimmed
 from matcher.pixels import U8
-from tests.matcher.flat import emblem, page, ramp
-
-
-def dimmed(image: U8, fall: float) -> U8:
-    y, x = np.mgrid[-1 : 1 : image.shape[0] * 1j, -1 : 1 : image.shape[1] * 1j]
-    return np.asarray(image * (1 - fall * (x * x + y * y)), np.uint8)
+from tests.matcher.flat import dimmed, emblem, page, ramp
 
 
 @pytest.mark.parametrize("fall", [0.15, 0.27, 0.38])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,9 +8,9 @@ from hypothesis import strategies as st
 from matcher.copies.correspondences import correspond
 from matcher.copies.features import SIDE, Fingerprint, fingerprint
 from matcher.copies.geometry import MODELS, Geometry, Model, agree, fit, log_nfa, residuals
-from matcher.pixels import F64, U8, scaling
 from matcher.pixels import fit as fit_size
-from tests.matcher.pictures import crop, photo
+from matcher.pixels import scaling
+from tests.matcher.pictures import crop, photo, slanted
 
 
 def locate(registered: Fingerprint, query: Fingerprint, model: Model, tests: int = 1) -> Geometry | None:
@@ -44,18 +43,10 @@ def test_scale_has_no_rotation_and_affine_has() -> None:
     assert locate(fingerprint(photo(1)), fingerprint(turned), "affine") is not None
 
 
-def slanted(rgb: U8) -> tuple[U8, F64]:
-    """Photographed from the side, and the transform of small pixels."""
-    height, width = rgb.shape[:2]
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    seen = corners + np.array([[0.12, 0.06], [-0.1, 0.0], [0.0, 0.0], [0.01, -0.04]], np.float32) * [width, height]
-    matrix = cv2.getPerspectiveTransform(corners, seen.astype(np.float32))
-    shrink = scaling((width, height), fit_size(width, height, SIDE))
-    return np.asarray(cv2.warpPerspective(rgb, matrix, (width, height)), np.uint8), shrink @ matrix @ np.linalg.inv(shrink)
-
-
 def test_a_copy_at_a_slant_is_placed_by_a_homography_when_affine_is_asked() -> None:
-    query, truth = slanted(photo(1))
+    query, matrix = slanted(photo(1))
+    shrink = scaling((600, 450), fit_size(600, 450, SIDE))
+    truth = shrink @ matrix @ np.linalg.inv(shrink)
     geometry, plain = (locate(fingerprint(photo(1)), fingerprint(q), "affine") for q in (query, photo(1)))
     assert geometry is not None
     assert plain is not None

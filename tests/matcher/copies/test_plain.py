@@ -16,7 +16,7 @@ from matcher.copies.index import CopyIndex
 from matcher.copies.plain import View, chance, details, looks, note, one_centre, same, unexplained
 from matcher.copies.verdict import judge
 from matcher.pixels import U8, gray, gray_from_jpeg, jpeg, resized
-from tests.matcher.flat import emblem, page, ramp, sky, vignette
+from tests.matcher.flat import dimmed, emblem, page, ramp, sky, vignette
 from tests.matcher.pictures import photo
 
 WHOLE = (0.0, 1.0, 0.0, 1.0)
@@ -37,11 +37,6 @@ TONES: dict[str, Callable[[U8], Any]] = {
     "darker in the middle": lambda image: (255 * (image / 255.0) ** 1.5).astype(np.uint8),
     "dark corners": lambda image: dimmed(image, 0.35),
 }
-
-
-def dimmed(image: U8, fall: float) -> U8:
-    y, x = np.mgrid[-1 : 1 : image.shape[0] * 1j, -1 : 1 : image.shape[1] * 1j]
-    return np.asarray(image * (1 - fall * (x * x + y * y)), np.uint8)
 
 
 @lru_cache(200)

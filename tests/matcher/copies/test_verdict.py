@@ -10,7 +10,7 @@ from matcher.copies.features import fingerprint
 from matcher.copies.geometry import MODELS
 from matcher.copies.verdict import judge
 from matcher.pixels import U8
-from tests.matcher.pictures import captioned, crop, dialog, jpeg, mirror, photo, resize
+from tests.matcher.pictures import captioned, crop, dialog, jpeg, mirror, photo, resize, slanted
 
 _EDITS: dict[str, Callable[[U8], U8]] = {
     "the same": lambda p: p,
@@ -45,16 +45,8 @@ def test_the_transform_is_in_the_originals_pixels() -> None:
     assert verdict.overlap == pytest.approx(0.25, abs=0.05)
 
 
-def slanted(rgb: U8) -> U8:
-    """A print that was photographed from below."""
-    height, width = rgb.shape[:2]
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    seen = corners + np.array([[0.12, 0.06], [-0.1, 0.0], [0.0, 0.0], [0.01, -0.04]], np.float32) * [width, height]
-    return np.asarray(cv2.warpPerspective(rgb, cv2.getPerspectiveTransform(corners, seen.astype(np.float32)), (width, height)), np.uint8)
-
-
 def test_a_copy_at_a_slant_is_a_copy_when_affine_is_asked() -> None:
-    verdict = judge(fingerprint(photo(1)), fingerprint(jpeg(slanted(photo(1)), 60)), "affine")
+    verdict = judge(fingerprint(photo(1)), fingerprint(jpeg(slanted(photo(1))[0], 60)), "affine")
     assert verdict is not None
     assert verdict.name == "copy"
     corner = verdict.transform @ [600, 0, 1]

@@ -17,6 +17,7 @@ from matcher.crawled import library, searching
 from matcher.crawled.registrations import pieces
 from matcher.watermark.embed import embed
 from tests.matcher.crawled.crawls import Crawls
+from tests.matcher.flat import dimmed, sky
 from tests.matcher.pictures import crop, encoded, mirror, photo, resize
 from tests.matcher.world import NOW, polled
 
@@ -75,6 +76,13 @@ def test_of_very_many_the_nearest_looks_are_proposed(crawls: Crawls, monkeypatch
     (hit,) = crawls.search(encoded(smooth, "JPEG"), similar=True)
     assert hit.sha256 == crawls.found(encoded(smooth, "PNG")).sha256
     assert hit.score == 0
+
+
+def test_a_picture_that_is_near_by_two_looks_takes_one_place(crawls: Crawls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query with dark corners is looked up with and without them."""
+    monkeypatch.setattr(library, "CANDIDATES", 2)
+    crawls.crawl(*(crawls.found(encoded(dimmed(sky(2), fall), "PNG")) for fall in (0.0, 0.25)))
+    assert len(crawls.search(encoded(dimmed(sky(2), 0.12), "JPEG"), similar=True)) == 2
 
 
 def test_an_answer_fits_into_a_message(crawls: Crawls, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,7 @@ def _binary_hash(task: Task) -> Built:
 def markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"Beside FAISS, the same descriptors, {_NEIGHBOURS} neighbours of each feature and of its mirror, 8 lists probed of 4 times the "
-        f"root of the number of descriptors ({_LISTS:,} at most), the same vote. What takes {_PATIENCE:.0f} s to add is left out:",
+        f"root of the number of descriptors ({_LISTS:,} at most), the same vote. What takes {_PATIENCE:.0f} s to add is not searched:",
         "",
         "| pictures | index | recall@12 | search, ms | bytes per picture | descriptors added a second |",
         "|---|---|---|---|---|---|",

@@ -89,8 +89,8 @@ class Index:
 
     def search(self, rgb: U8, *, transform: Transform = "scale", similar: bool = False) -> list[Hit]:
         """Registered pictures that the query shows, copies first. `transform` is what may have been done to it besides mirroring: scale
-        (crop and resize), affine (turned, stretched, at a slant, too) or perspective. With `similar` whatever looks alike, the most alike first, unverified.
-        Raises ValueError."""
+        (crop and resize), affine (turned, stretched, at a slant, too) or perspective. With `similar` whatever looks alike, the most alike
+        first, unverified. Raises ValueError."""
         from matcher.copies.features import fingerprint
 
         if transform not in get_args(Transform):

@@ -82,7 +82,8 @@ class CopyIndex(Generic[Id]):
         return sum(part.alive for part in self._parts)
 
     def __contains__(self, id_: object) -> bool:
-        return self._at(id_) is not None
+        with self._lock:
+            return self._at(id_) is not None
 
     @property
     def nbytes(self) -> int:
@@ -91,11 +92,13 @@ class CopyIndex(Generic[Id]):
 
     def fingerprint(self, id_: Id) -> Fingerprint:
         """Raises KeyError."""
-        at = self._at(id_)
-        if at is None:
-            raise KeyError(id_)
-        part, place = at
-        return Fingerprint.from_bytes(self._prints.read(int(part.stamps[place])))
+        with self._lock:  # one that is being replaced is there, as the old one or as the new one
+            at = self._at(id_)
+            if at is None:
+                raise KeyError(id_)
+            part, place = at
+            data = self._prints.read(int(part.stamps[place]))
+        return Fingerprint.from_bytes(data)
 
     def items(self) -> Iterator[tuple[Id, Fingerprint]]:
         """Those that are there now, while they are."""
@@ -216,7 +219,7 @@ class CopyIndex(Generic[Id]):
                     yield Candidate(part.ids[place], votes, alike.mirrored, alike.group)
 
     def _at(self, id_: object) -> tuple[Part[Id], int] | None:
-        """The part and the place in it of a picture that is there; the newer one while it is being replaced."""
+        """The part and the place in it of a picture that is there. The lock is held."""
         found = ((part, part.named(id_)) for part in reversed(self._parts))
         return next(((part, place) for part, place in found if place is not None), None)
 

@@ -64,6 +64,23 @@ def test_broker_that_is_absent_is_said_and_leaves_nothing_behind() -> None:
     until(lambda: not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("kafka")])
 
 
+def test_a_producer_that_is_given_up_ends_with_its_thread_and_what_it_holds(
+    broker: kafka.Kafka, opener: KafkaOpener, bus: KafkaBus
+) -> None:
+    """kafka-python's own close() gives up before it stops the thread, as long as something is not acknowledged."""
+    bus.publish(numbered("images", 1))
+    producer = bus._clients.producer()
+    thread = producer._sender
+    broker.kill()
+    held = producer.send(f"{opener.prefix}images", b"nobody takes it")
+    bus._clients.drop_producer(producer)
+    until(lambda: not thread.is_alive())
+    assert held.failed()
+    broker.launch()
+    bus.publish(numbered("images", 1))
+    assert bus._clients.producer() is not producer
+
+
 def test_broker_that_goes_is_said_in_bounded_memory_and_back_by_itself(
     broker: kafka.Kafka, bus: KafkaBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

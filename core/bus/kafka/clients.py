@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import kafka
@@ -159,7 +159,8 @@ def _close_producer(producer: KafkaProducer, seconds: float) -> None:
         producer.close(timeout=seconds)
     except KafkaTimeoutError:  # then its thread still runs, with what was published by nobody who still waits (kafka-python 3.0.12)
         producer._sender.force_close()
-        producer.close(timeout=_CLOSING_SECONDS)
+        with suppress(KafkaTimeoutError):  # its thread ends when it can
+            producer.close(timeout=_CLOSING_SECONDS)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

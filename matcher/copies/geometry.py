@@ -37,9 +37,13 @@ _STEPS: Final[dict[Model, tuple[tuple[Model, float], ...]]] = {
 }
 _SLANTED: Final[tuple[tuple[Model, float], ...]] = tuple(("perspective", tolerance) for tolerance in (3.0, 2.0, 1.0, 0.6, 0.6))
 _NEAR: Final = 6.0
+"""Tolerances within which pairs that an affine transform misses may be of the same plane at a slant."""
 _CLEARLY: Final = 12.0
+"""Sum of F's two terms above which a homography explains the pairs better: by chance at most once in 400 times, were misses Gaussian."""
 _BESIDE: Final = 1.5
+"""Tolerances within which pairs are looked at for a hint of a slant."""
 _HINT: Final = 6.0
+"""The same sum in the cheap check before: at most once in 20 times."""
 
 _CALIBRATED: Final[dict[Model, tuple[float, float]]] = {"scale": (2.8, 0.63), "affine": (5.05, 0.63), "perspective": (7.1, 0.6)}
 """How the chance that a picture which shows nothing registered agrees falls with the NFA: -log10 of it is first + second * -log10(NFA).

@@ -18,11 +18,15 @@ _FREE: Final = (6, 8, 8, 8, 8, 8)
 _UNIT: Final = 128.0
 _TO_PIXELS: Final = np.diag([_UNIT, _UNIT, 1.0])
 _FARTHEST: Final = 13.0
+"""Pixels that a corner may be moved by the alignment; geometry is never that wrong."""
 _SETTLED: Final = 0.05
+"""Pixels that a last step moves a corner by at most."""
 _GRAY: Final = np.float32(128)
 _NOISE: Final = 2.0
 _STRONG: Final = 10.0
+"""Gray levels of deviation above which a block pulls no more than others."""
 _CORNERED: Final = 0.03
+"""Least determinant of a structure tensor, of its squared trace (at most .25): below, an edge slides along itself."""
 _FAINT: Final = 1e-6
 _ALIKE: Final = 1.12
 _SOFTER: Final = (0.6, 0.8, 1.0, 1.3, 1.7, 2.2)

@@ -10,16 +10,12 @@ every sixth distractor, in order of their names, which only --held-out asks for,
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import tempfile
-import time
 from collections.abc import Mapping
-from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the libraries below load
 
@@ -28,6 +24,7 @@ from bench.copies.attacks import ATTACKS
 from bench.copies.run import Run, spread_out
 from bench.copies.sets import Part, Sets, sets
 from bench.copies.work import tell
+from bench.parts import measure, summarise
 
 PARTS: Final[Mapping[str, ModuleType]] = {
     "recall": recall,
@@ -40,6 +37,7 @@ PARTS: Final[Mapping[str, ModuleType]] = {
     "crawled": crawled,
     "index": index,
 }
+_PACKAGES: Final = ("pillow", "numpy", "opencv-python-headless", "faiss-cpu", "pdqhash", "imagehash", "augly")
 _QUICK: Final = ("jpeg_10", "resize_160px", "crop_10", "mirror", "rotate_45", "overlay_30", "meme", "screenshot")
 _FEW: Final = 12
 """Pictures that are attacked in a quick run, of twice as many that are registered."""
@@ -55,8 +53,8 @@ def main() -> None:
     tables = {}
     for number, name in enumerate(wanted := options.only or tuple(PARTS), 1):
         tell(f"== {name}, part {number} of {len(wanted)}")
-        tables[name] = _measure(run, name, PARTS[name])
-    _summarise(run, tables)
+        tables[name] = measure(run, name, PARTS[name], _PACKAGES)
+    summarise(run, tables, goals.GOALS, tuple(PARTS))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,36 +100,6 @@ def _run(options: argparse.Namespace) -> Run:
         same_scene=options.same_scene,
         peers=not options.alone,
     )
-
-
-def _measure(run: Run, name: str, part: Any) -> list[str]:
-    """The part's table, which is written beside its JSON."""
-    begun = time.perf_counter()
-    result = part.run(run)
-    result |= {"seconds": round(time.perf_counter() - begun, 1), "part": run.part, "versions": _versions()}
-    run.out.mkdir(parents=True, exist_ok=True)
-    (run.out / f"{run.stem}-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    if run.part == "dev" and hasattr(part, "plot"):
-        part.plot(result, run.plots)
-    lines: list[str] = part.markdown(result)
-    print("\n".join([f"## {name}", "", *lines, ""]), flush=True)
-    return lines
-
-
-def _summarise(run: Run, tables: Mapping[str, list[str]]) -> None:
-    """One page of what ran now, after the goals, which count what earlier runs left here too."""
-    files = {name: run.out / f"{run.stem}-{name}.json" for name in PARTS}
-    reached = goals.table({name: json.loads(path.read_text()) for name, path in files.items() if path.exists()})
-    parts = [line for name, lines in tables.items() for line in ("", f"## {name}", "", *lines)]
-    (run.out / f"{run.stem}.md").write_text("\n".join([*reached, *parts]) + "\n")
-    few = ["A quick run, on few pictures: the figures are rough.", ""] if run.quick else []
-    print("\n".join(["## goals", "", *few, *reached, "", f"All of it is in {run.out / run.stem}.md"]), flush=True)
-
-
-def _versions() -> dict[str, str]:
-    names = ("pillow", "numpy", "opencv-python-headless", "faiss-cpu", "pdqhash", "imagehash", "augly")
-    found = {dist.name.lower(): dist.version for dist in distributions() if dist.name}
-    return {"python": platform.python_version(), **{name: found[name] for name in names if name in found}}
 
 
 if __name__ == "__main__":

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final
 
-Results = Mapping[str, Mapping[str, Any]]
-"""What the parts returned, by name."""
-
-
-class Goal(NamedTuple):
-    """`measured` raises KeyError where the part did not run; `reached` says whether that is enough."""
-
-    what: str
-    reach: str
-    measured: Callable[[Results], Any]
-    reached: Callable[[Any], bool]
+from bench.parts import Goal, Results
 
 
 def _system(results: Results, name: str) -> Mapping[str, Any]:
@@ -81,15 +71,3 @@ GOALS: Final = (
 )
 KNOWN: Final = "**all, from the bytes**: a copy"
 UNKNOWN: Final = "**all, from the bytes**: no copy"
-
-
-def table(results: Results) -> list[str]:
-    """Of the goals whose parts ran."""
-    lines = ["| what | reach | measured | reached |", "|---|---|---|---|"]
-    for goal in GOALS:
-        try:
-            value = goal.measured(results)
-        except KeyError:
-            continue
-        lines.append(f"| {goal.what} | {goal.reach} | {value} | {'yes' if goal.reached(value) else '**no**'} |")
-    return lines

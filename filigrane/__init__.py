@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matcher.pixels import F64, U8
     from matcher.watermark.detect import Detection, detect
     from matcher.watermark.embed import embed
-    from matcher.watermark.keys import Registration
+    from matcher.watermark.registration import Registration
 
 __all__ = ["Detection", "Hit", "Index", "IndexInvalid", "Registration", "detect", "embed"]
 
@@ -28,7 +28,7 @@ _LAZY: Final = {
     "embed": "matcher.watermark.embed",
     "detect": "matcher.watermark.detect",
     "Detection": "matcher.watermark.detect",
-    "Registration": "matcher.watermark.keys",
+    "Registration": "matcher.watermark.registration",
 }
 
 Transform = Literal["scale", "affine", "perspective"]

@@ -26,7 +26,7 @@ from matcher.pixels import F64, U8, scaling
 from matcher.recent import Recent
 from matcher.registry import Registry
 from matcher.watermark.detect import Detection, detect_all
-from matcher.watermark.keys import Registration
+from matcher.watermark.registration import Registration
 
 CRAWL_MODEL: Final[Model] = "affine"
 _FINGERPRINTS: Final = 1_000

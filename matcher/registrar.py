@@ -12,7 +12,7 @@ from core.services import Services
 from matcher.copies import features
 from matcher.decode import DECODED_SIDE, decode, shrunk
 from matcher.pixels import jpeg, pixel_hash
-from matcher.watermark.keys import Registration
+from matcher.watermark.registration import Registration
 
 PREVIEW_SIDE: Final = 1280
 THUMBNAIL_SIDE: Final = 320

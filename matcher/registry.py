@@ -27,7 +27,8 @@ from core.shards import WHOLE, Shard
 from matcher.copies.features import Fingerprint, FingerprintInvalid
 from matcher.copies.index import Candidate, CopyIndex
 from matcher.spool import Spool
-from matcher.watermark.keys import Registration, RegistrationInvalid
+from matcher.watermark.errors import RegistrationInvalid
+from matcher.watermark.registration import Registration
 
 _READERS: Final = 8
 _PIECE: Final = 64

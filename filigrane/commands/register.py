@@ -23,7 +23,7 @@ from matcher.copies import plain
 from matcher.copies.features import Fingerprint
 from matcher.decode import decode
 from matcher.pixels import U8
-from matcher.watermark.keys import Registration
+from matcher.watermark.registration import Registration
 
 _SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
 _QUALITY: Final = 95

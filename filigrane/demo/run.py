@@ -36,7 +36,7 @@ from filigrane.serve import Running, children, free_port, healthy, lock, url_of
 from filigrane.supervisor import Supervisor
 from matcher import registrar
 from matcher.pixels import U8
-from matcher.watermark.keys import Registration
+from matcher.watermark.registration import Registration
 
 HOST: Final = "127.0.0.1"
 PATIENCE: Final = 150.0

@@ -16,7 +16,9 @@ from matcher.copies.correspondences import correspond
 from matcher.copies.features import Fingerprint, fingerprint_gray, to_small
 from matcher.copies.geometry import MODELS, Geometry, agree
 from matcher.pixels import F32, F64, U8, flip, gray_from_jpeg, scaling
-from matcher.watermark.keys import Registration, RegistrationInvalid, grid
+from matcher.watermark.errors import RegistrationInvalid
+from matcher.watermark.keys import grid
+from matcher.watermark.registration import Registration
 
 _MIN_SCORE: Final = 1.0
 _STEPS: Final = 30

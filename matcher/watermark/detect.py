@@ -19,7 +19,9 @@ import numpy as np
 from matcher.copies.features import Fingerprint
 from matcher.pixels import F32, F64, U8, check_rgb, gray
 from matcher.watermark.align import Aligned, align
-from matcher.watermark.keys import C64, Band, NotSupported, Registration, band, coefficients, strength
+from matcher.watermark.errors import NotSupported
+from matcher.watermark.keys import C64, Band, band, coefficients, strength
+from matcher.watermark.registration import Registration
 
 MAX_P: Final = 1e-9
 _WINDOW: Final = 31

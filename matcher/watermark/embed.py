@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 
 from matcher.pixels import F32, U8, check_rgb, gray, jpeg, pixel_hash, resized
-from matcher.watermark.keys import KEY_BYTES, NotSupported, Registration, grid, new_key, pattern, strength
+from matcher.watermark.errors import NotSupported
+from matcher.watermark.keys import KEY_BYTES, grid, new_key, pattern, strength
+from matcher.watermark.registration import Registration
 
 MIN_PSNR: Final = 45.0
 SMALL_SIDE: Final = 512

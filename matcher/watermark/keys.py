@@ -1,4 +1,4 @@
-"""Keys, the pattern that a key draws, and the registration that carries a key.
+"""Keys, and the pattern that a key draws.
 
 The pattern is Gaussian noise in a band of frequencies of a canonical grid (long side `GRID`), with an amplitude that falls with the square
 root of the frequency so that it survives shrinking. Its coefficients come from SHAKE-256 of the key: who lacks the key cannot tell them
@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 import cv2
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -23,76 +21,16 @@ from matcher.pixels import F32, U8, fit
 
 GRID: Final = 1024
 KEY_BYTES: Final = 32
+SCHEME: Final = 1
+"""The way of marking that a registration names: it rises with every change of the pattern that detection has to know."""
 BAND: Final = (0.015, 0.2)
 """Cycles per pixel of the canonical grid."""
 _SLOPE: Final = -0.5
-_MAGIC: Final = b"FGL1"
-_MAX_SIDE: Final = 65_535
 _FLOOR: Final = 0.8
 _TEXTURE: Final = 0.09
 _CEILING: Final = 3.0
 
 C64 = npt.NDArray[np.complex64]
-
-
-class WatermarkError(Exception):
-    """Base of what the watermark library raises on purpose."""
-
-
-class RegistrationInvalid(WatermarkError, ValueError):
-    """The bytes are no registration of a version that this program reads."""
-
-
-class NotSupported(WatermarkError, NotImplementedError):
-    """Documented, and not part of this version yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """What detection needs: the key, a small JPEG of the original, its size and the SHA-256 of its pixels. Whoever holds it can detect."""
-
-    key: bytes = field(repr=False)
-    small: bytes = field(repr=False)
-    width: int
-    height: int
-    pixel_hash: bytes
-
-    def __post_init__(self) -> None:
-        if len(self.key) != KEY_BYTES or len(self.pixel_hash) != 32 or not self.small:
-            raise RegistrationInvalid("a registration has a key and a pixel hash of 32 bytes each, and a small picture")
-        if not (0 < self.width <= _MAX_SIDE and 0 < self.height <= _MAX_SIDE):
-            raise RegistrationInvalid(f"a registered picture has sides of 1 to {_MAX_SIDE} pixels")
-
-    @property
-    def key_id(self) -> str:
-        """32 hex digits that name the key without giving it away."""
-        return hashlib.sha256(b"filigrane key id" + self.key).hexdigest()[:32]
-
-    def to_bytes(self) -> bytes:
-        """Versioned, with a checksum. Not encrypted."""
-        body = msgspec.msgpack.encode(_Stored(self.key, self.small, self.width, self.height, self.pixel_hash))
-        return _MAGIC + zlib.crc32(body).to_bytes(4, "big") + body
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Registration:
-        """Raises RegistrationInvalid."""
-        if data[:4] != _MAGIC:
-            raise RegistrationInvalid("not a registration, or one of a newer version")
-        if zlib.crc32(data[8:]).to_bytes(4, "big") != data[4:8]:
-            raise RegistrationInvalid("the registration's checksum does not fit")
-        try:
-            stored = msgspec.msgpack.decode(data[8:], type=_Stored)
-        except msgspec.MsgspecError as error:
-            raise RegistrationInvalid(f"the registration cannot be read: {error}") from error
-        return cls(stored.key, stored.small, stored.width, stored.height, stored.pixel_hash)
-
-
-class _Stored(msgspec.Struct, frozen=True, array_like=True):
-    key: bytes
-    small: bytes
-    width: int
-    height: int
-    pixel_hash: bytes
 
 
 def new_key() -> bytes:

@@ -23,7 +23,7 @@ from matcher import worker
 from matcher.decode import read_pixels, read_print
 from matcher.pipeline import Source
 from matcher.registrar import Registered, prepare, register
-from matcher.watermark.keys import Registration
+from matcher.watermark.registration import Registration
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 

@@ -24,7 +24,7 @@ from core.urls import registrable_domain
 from filigrane.demo.report import Sighting, expected, sighting, smallest_gap
 from filigrane.demo.site import Served, build, serve, watermark
 from matcher import registrar
-from matcher.watermark.keys import Registration
+from matcher.watermark.registration import Registration
 from tests.crawler.crawling import batches, pictures, rows, session_of, wait_until
 
 pytestmark = [pytest.mark.story, pytest.mark.timeout(400)]

@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from matcher.pixels import U8, gray, pixel_hash
+from matcher.pixels import U8, gray
 from matcher.watermark.align import align
 from matcher.watermark.detect import MAX_P, detect, detect_all, spectrum, statistic
 from matcher.watermark.embed import embed, mark
-from matcher.watermark.keys import KEY_BYTES, NotSupported, Registration, RegistrationInvalid, band, coefficients, grid, new_key, pattern
+from matcher.watermark.errors import NotSupported
+from matcher.watermark.keys import KEY_BYTES, band, coefficients, grid, new_key, pattern
 from tests.matcher.pictures import captioned, crop, jpeg, mirror, photo, resize
 
 _KEY = bytes(range(32))
@@ -115,29 +114,6 @@ def test_wrong_input_is_refused() -> None:
         embed(photo(1, 31, 64))
     with pytest.raises(ValueError, match="32 bytes"):
         embed(photo(1), key=b"short")
-
-
-def test_a_registration_is_small_says_no_secret_and_comes_back() -> None:
-    data = _REGISTRATION.to_bytes()
-    assert len(data) < 45_000
-    assert Registration.from_bytes(data) == _REGISTRATION
-    assert _REGISTRATION.pixel_hash == pixel_hash(photo(1, 900, 675))
-    assert len(_REGISTRATION.key_id) == 32
-    assert repr(_KEY) not in repr(_REGISTRATION)
-
-
-@given(st.integers(0, 10_000), st.integers(1, 255))
-def test_a_damaged_registration_is_noticed(at: int, flip: int) -> None:
-    data = bytearray(_REGISTRATION.to_bytes())
-    data[at % len(data)] ^= flip
-    with pytest.raises(RegistrationInvalid):
-        Registration.from_bytes(bytes(data))
-
-
-@given(st.binary(max_size=100))
-def test_other_bytes_are_no_registration(data: bytes) -> None:
-    with pytest.raises(RegistrationInvalid):
-        Registration.from_bytes(b"FGL1" + data)
 
 
 _FIRST, _SECOND = -0.967454 + 0.188032j, -0.973820 - 1.233913j

@@ -1,0 +1,41 @@
+"""What the watermark library raises on purpose.
+
+    WatermarkError
+    ├── RegistrationInvalid   bytes that are no registration, or not one that can be used here
+    ├── KeyInvalid            bytes that are no RSA key, or none that registrations are sealed to
+    └── NotSupported          documented, and not part of this version yet
+
+`code` is stable and machine-readable; the message is one sentence for a person.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class WatermarkError(Exception):
+    """Base of what the watermark library raises on purpose."""
+
+    default_code: ClassVar[str] = "watermark"
+
+    def __init__(self, details: str, *, code: str | None = None) -> None:
+        super().__init__(details)
+        self.details = details
+        self.code = code or self.default_code
+
+
+class RegistrationInvalid(WatermarkError, ValueError):
+    """Codes: not_a_registration, registration_too_new, registration_damaged, registration_of_another_key, and, where one is to lend its
+    small picture to another, registration_of_another_picture."""
+
+    default_code = "registration_damaged"
+
+
+class KeyInvalid(WatermarkError, ValueError):
+    """Codes: not_a_key, key_too_short, key_too_long."""
+
+    default_code = "not_a_key"
+
+
+class NotSupported(WatermarkError, NotImplementedError):
+    default_code = "not_supported"

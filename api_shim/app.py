@@ -18,7 +18,7 @@ from api_shim.endpoint import FILE_LIMIT, JSON_LIMIT, Action, Endpoint, not_buil
 from api_shim.errors import MethodNotAllowed, error_response
 from api_shim.links import BASE
 from api_shim.middleware import Requests
-from api_shim.routes import account, crawling, health, matches, media, searches, static
+from api_shim.routes import account, crawling, health, matches, media, searches, static, uploads
 from api_shim.state import ApiState
 from core.errors import InvalidInput, NotFound
 from core.services import Services
@@ -67,7 +67,7 @@ API: Final[list[BaseRoute]] = [
     Route("/watermarking", Endpoint(POST=_WATERMARKING)),
     Route("/watermarking/detect", Endpoint(POST=_WATERMARKING)),
     Route("/watermarking/key", Endpoint(GET=_WATERMARKING)),
-    Route("/uploads", Endpoint(POST=not_built("temporary uploads"))),
+    Route("/uploads", Endpoint(POST=Action(uploads.upload, needs_body=True, limit=FILE_LIMIT))),
     Route("/domains/blacklist", Endpoint(GET=_BLACKLIST, POST=_BLACKLIST, DELETE=_BLACKLIST)),
     Route("/{path:path}", Endpoint()),
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -109,6 +110,8 @@ class Action:
     """Content types that need no body all the same."""
     public: bool = False
     """Works without a token."""
+    headers: Callable[[Services, Account], dict[str, str]] | None = None
+    """Of every answer to an account, also of errors."""
 
 
 class Endpoint:
@@ -127,6 +130,8 @@ class Endpoint:
             response = error_response(error)
         except ClientDisconnect:
             return
+        if (headers := getattr(request.state, "headers", None)) is not None:
+            response.headers.update(await run_in_threadpool(headers))
         if request.method == "HEAD":
             response.body = b""
         await response(scope, receive, send)
@@ -143,6 +148,8 @@ class Endpoint:
             raise NotFound("there is nothing at this address")
         if action is None:
             raise MethodNotAllowed(request.method, self._allowed)
+        if action.headers is not None and account is not None:
+            request.state.headers = partial(action.headers, state.services, account)
         check_accept(request.headers.get("accept", ""))
         body = await _read(request, action) if action.needs_body else b""
         call = Call(request, state, links_of(request, state.services.settings), body, request.state.request_id, account)

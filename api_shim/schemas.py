@@ -197,6 +197,35 @@ class Token(msgspec.Struct):
     token: str
 
 
+class Uploaded(msgspec.Struct):
+    url: str
+    expiry: str
+    """UTC, to the second."""
+
+
+class Watermarked(msgspec.Struct):
+    """Where the files are, until `expiry`."""
+
+    original: str
+    watermarked: str
+    registration: str
+    expiry: str
+
+
+class Detected(msgspec.Struct):
+    """`transform`: 9 numbers, row by row, registered -> query, in pixels; none where the query does not show the picture."""
+
+    marked: bool
+    p_value: float
+    payload: int | None
+    transform: list[float] | None
+
+
+class PublicKey(msgspec.Struct):
+    key: str
+    """PEM."""
+
+
 class Moved(msgspec.Struct):
     path: str
 

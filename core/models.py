@@ -8,7 +8,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -88,7 +101,55 @@ class Account(Base):
     registry_version: Mapped[int] = mapped_column(default=0)
     scanned_version: Mapped[int] = mapped_column(default=0, server_default="0")
     """Up to this version what was registered has been looked for in the crawled pictures."""
+    image_quota: Mapped[int | None]
+    """The most pictures that its tree may have; none: no maximum."""
+    disk_quota: Mapped[int | None]
+    """The same of their bytes."""
     created: Mapped[datetime]
+
+
+class AccountKey(Base):
+    """The RSA key that an account's registrations are encrypted to while they travel, made when it is first needed."""
+
+    __tablename__ = "account_keys"
+
+    account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"), primary_key=True, autoincrement=False)
+    sealed: Mapped[bytes]
+    """The private key, encrypted with a key that is not in the database (`core.vault`)."""
+    created: Mapped[datetime]
+
+
+class Allowance(Base):
+    """What an account has used of something that is rationed, in a window of time that begins with the first use after the last one."""
+
+    __tablename__ = "allowances"
+
+    account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"), primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(Line(32), primary_key=True)
+    started: Mapped[datetime]
+    used: Mapped[int]
+
+
+class Watermarking(Base):
+    """A picture that is to be marked while nobody waits; its objects lie below `folder`, their static addresses are given out already."""
+
+    __tablename__ = "watermarkings"
+    __table_args__ = (Index("ix_watermarkings_state", "state", "due"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = _id()
+    account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
+    folder: Mapped[str] = mapped_column(Line(255), unique=True)
+    sealed: Mapped[bytes]
+    """How it is to be marked; encrypted, since a passphrase may be in it (`core.vault`)."""
+    state: Mapped[str] = mapped_column(Line(16), default="pending")
+    """pending | done | failed"""
+    reason: Mapped[str | None] = mapped_column(Words())
+    """Why it failed."""
+    tries: Mapped[int] = mapped_column(default=0)
+    due: Mapped[datetime]
+    """When it may be taken up: at once, or when whoever took it up last must be dead."""
+    created: Mapped[datetime]
+    expires: Mapped[datetime]
 
 
 class Picture(Base):
@@ -98,6 +159,8 @@ class Picture(Base):
     __table_args__ = (
         UniqueConstraint("account_id", "pixel_hash"),
         Index("ix_pictures_version", "account_id", "version"),
+        Index("ix_pictures_preview", "preview_id"),
+        Index("ix_pictures_thumbnail", "thumbnail_id"),
         {"sqlite_autoincrement": True},
     )
 
@@ -112,6 +175,10 @@ class Picture(Base):
     thumbnail_id: Mapped[int] = mapped_column(ForeignKey("statics.id"))
     version: Mapped[int]
     """The account's registry version at this picture's last change."""
+    small_key: Mapped[str | None] = mapped_column(Line(255))
+    """Object key of the small picture that its watermarks are looked for with; none while no key is registered."""
+    reduced: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Fingerprint and preview were made of a registration's small picture, for lack of the original."""
     deleted: Mapped[bool] = mapped_column(default=False)
     """No media is left: not searched for any more."""
     created: Mapped[datetime]
@@ -122,7 +189,11 @@ class Registration(Base):
     """A way in which a picture is registered: plain (no key) or with the key of one watermark."""
 
     __tablename__ = "registrations"
-    __table_args__ = (UniqueConstraint("picture_id", "key_id"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        UniqueConstraint("picture_id", "key_id"),
+        Index("ix_registrations_preview", "preview_id"),
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = _id()
     picture_id: Mapped[int] = mapped_column(ForeignKey("pictures.id"))
@@ -130,6 +201,8 @@ class Registration(Base):
     """Hex id of the watermark's key; empty = plain (not NULL, which no unique constraint counts)."""
     lmk_key: Mapped[str | None] = mapped_column(Line(255))
     """Object key of the registration's bytes; none for plain."""
+    preview_id: Mapped[int | None] = mapped_column(ForeignKey("statics.id"))
+    """The preview that carries this key's mark; none: the picture's is shown."""
     created: Mapped[datetime]
     picture: Mapped[Picture] = relationship(back_populates="registrations")
 
@@ -289,7 +362,7 @@ class Artifact(Base):
     """One file of a batch: images.log, images.tar, pages.log, pages.warc, videos.log, documents.log, skipped.log."""
 
     __tablename__ = "artifacts"
-    __table_args__ = (UniqueConstraint("batch_id", "name"), {"sqlite_autoincrement": True})
+    __table_args__ = (UniqueConstraint("batch_id", "name"), Index("ix_artifacts_static", "static_id"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = _id()
     batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"))

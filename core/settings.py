@@ -86,6 +86,16 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="GiB of the local disk on which a matcher keeps the crawled pictures' features near at hand.",
     )
+    upload_hours: float = Field(
+        default=24.0,
+        gt=0,
+        le=8760,
+        allow_inf_nan=False,
+        description="Hours that what was uploaded or watermarked over the API can be downloaded.",
+    )
+    watermarking_daily: int = Field(
+        default=10_000, ge=0, description="Pictures that an account may have watermarked over the API in 24 hours."
+    )
 
     registry_shards: int = Field(
         default=1,

@@ -32,6 +32,8 @@ from matcher.pixels import MAX_SIDE, U8, gray, resized
 DECODED_SIDE: Final = 1024
 """Long side that pixels are shrunk to before a watermark is looked for in them."""
 _FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP", "image/gif": "GIF"}
+PICTURES: Final = frozenset({*_FORMATS, "image/jpg"})
+"""Content types of what can be decoded, as clients name them."""
 
 T = TypeVar("T")
 

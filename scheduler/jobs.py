@@ -51,6 +51,7 @@ JOBS: Final = (
     Job("figures", 15, figures.look),
     Job("segments", 60, sweep.segments, alone=True),
     Job("statics", 60, sweep.statics, alone=True),
+    Job("watermarkings", 60, sweep.watermarkings, alone=True),
     Job("deleted_sessions", 60, sweep.deleted_sessions, alone=True),
     Job("crawled", 60, crawled.merge, alone=True),
     Job("crawled_over", 600, crawled.remove, alone=True),

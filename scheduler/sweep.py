@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from core.bus.embedded import EmbeddedBus
 from core.events import FEATURES, IMAGES, RESULTS, SEARCHES, SESSIONS
-from core.repo import crawls, retention
+from core.repo import crawls, retention, temporary
 from core.repo.healing import MESSAGES_KEPT
 from core.services import Services
 
@@ -55,6 +55,18 @@ def statics(services: Services) -> Iterator[int]:
         with services.database.write() as tx:
             retention.forget_statics(tx, [row.id for row in rows])
         yield len(rows)
+
+
+def watermarkings(services: Services) -> Iterator[int]:
+    """Orders to mark a picture whose addresses are over; the objects go with these."""
+    while True:
+        with services.database.read() as tx:
+            over = temporary.expired(tx, services.clock.now(), _PIECE)
+        if not over:
+            return
+        with services.database.write() as tx:
+            temporary.forget(tx, over)
+        yield len(over)
 
 
 def deleted_sessions(services: Services) -> Iterator[int]:

@@ -16,9 +16,15 @@ _OWNERS: Final[dict[str, Sequence[tuple[InstrumentedAttribute[Any], ColumnElemen
     "batches/": [(Artifact.key, true())],
     "frontiers/": [(CrawlSession.snapshot_key, true())],
     "crawled/": [(CrawledFile.key, true())],
-    "pictures/": [(Picture.fingerprint_key, Picture.deleted.is_(False)), (Static.key, true())],
+    "pictures/": [
+        (Picture.fingerprint_key, Picture.deleted.is_(False)),
+        (Picture.small_key, Picture.deleted.is_(False)),
+        (Static.key, true()),
+    ],
     "registrations/": [(Registration.lmk_key, exists().where(Media.registration_id == Registration.id))],
     "queries/": [],
+    "uploads/": [(Static.key, true())],
+    "watermarking/": [(Static.key, true())],
     "doctor/": [],
 }
 """Which rows name the objects below a prefix."""
@@ -38,6 +44,7 @@ def expired_statics(tx: Session, now: datetime, limit: int) -> list[Static]:
     used = exists().where(Artifact.static_id == Static.id) | exists().where(
         or_(Picture.preview_id == Static.id, Picture.thumbnail_id == Static.id)
     )
+    used |= exists().where(Registration.preview_id == Static.id)
     return list(tx.scalars(select(Static).where(Static.expires <= now, ~used).order_by(Static.id).limit(limit)))
 
 

@@ -26,7 +26,6 @@ UNBUILT = [
     ("POST", "/watermarking"),
     ("POST", "/watermarking/detect"),
     ("GET", "/watermarking/key"),
-    ("POST", "/uploads"),
     ("GET", "/domains/blacklist"),
     ("POST", "/domains/blacklist"),
     ("DELETE", "/domains/blacklist"),

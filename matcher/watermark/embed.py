@@ -1,7 +1,11 @@
-"""Embedding: the key's pattern is added to the luma, as strongly as the picture hides it."""
+"""Embedding: the key's pattern is added to the luma, as strongly as the picture hides it.
+
+The change is drawn on the canonical grid and enlarged to the picture by stripes of rows, so that a large picture takes little memory.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import cv2
@@ -13,9 +17,12 @@ from matcher.watermark.keys import KEY_BYTES, grid, new_key, pattern, strength
 from matcher.watermark.registration import Registration
 
 MIN_PSNR: Final = 45.0
+MIN_SIDE: Final = 64
+"""Pixels of the shorter side at least of a picture that is marked."""
 SMALL_SIDE: Final = 512
+STRIPE: Final = 256
+"""Rows that are worked on at a time."""
 _SMALL_BYTES: Final = 44_000
-_MIN_SIDE: Final = 32
 
 
 def embed(
@@ -24,35 +31,69 @@ def embed(
     """The marked picture (H x W x 3 uint8) and the registration that finds the mark again.
 
     Raises:
-        ValueError: not a picture, smaller than 32 pixels, or a key that has not 32 bytes.
-        NotSupported: payload, secret or transactional were asked for.
+        ValueError: not a picture, smaller than 64 pixels, or a key that has not 32 bytes.
+        NotSupported: payload or secret were asked for.
+    """
+    change, registration = draw(rgb, key=key, payload=payload, secret=secret, transactional=transactional)
+    return add(rgb, change), registration
+
+
+def draw(
+    rgb: U8, *, key: bytes | None = None, payload: int | None = None, secret: str | None = None, transactional: bool = False
+) -> tuple[F32, Registration]:
+    """What marking adds to the luma of the picture (H x W x 3 uint8), in gray levels on its canonical grid (float32), and the registration.
+
+    Raises what `embed` does.
     """
     check_rgb(rgb)
-    if payload is not None or secret is not None or transactional:
-        raise NotSupported("payload, secret and transactional watermarks are not built yet")
-    if min(rgb.shape[:2]) < _MIN_SIDE:
-        raise ValueError(f"a picture to be marked has sides of at least {_MIN_SIDE} pixels")
+    if payload is not None or secret is not None:
+        raise NotSupported("payload and secret are not built yet")
+    height, width = rgb.shape[:2]
+    if min(width, height) < MIN_SIDE:
+        raise ValueError(f"a picture to be marked has sides of at least {MIN_SIDE} pixels")
     key = new_key() if key is None else key
     if len(key) != KEY_BYTES:
         raise ValueError(f"a key has {KEY_BYTES} bytes")
-    height, width = rgb.shape[:2]
-    return mark(rgb, key), Registration(key, small_picture(rgb), width, height, pixel_hash(rgb))
+    small = b"" if transactional else small_picture(rgb)
+    return _change(rgb, key), Registration(key, small, width, height, pixel_hash(rgb))
 
 
-def mark(rgb: U8, key: bytes) -> U8:
-    """The picture with the key's pattern in it."""
+def stripes(change: F32, size: tuple[int, int], step: int = STRIPE) -> Iterator[tuple[slice, F32]]:
+    """The change for a picture of (width, height) `size`, from top to bottom: which rows, and what is added to each of their pixels."""
+    width, height = size
+    if width < change.shape[1]:
+        change = np.asarray(cv2.resize(change, size, interpolation=cv2.INTER_LINEAR), np.float32)
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        yield rows, _enlarged(change, size, rows)
+
+
+def _enlarged(change: F32, size: tuple[int, int], rows: slice) -> F32:
+    """Some rows of the change, enlarged bilinearly to (width, height) `size`."""
+    width, height = size
+    at = np.clip((np.arange(rows.start, rows.stop) + 0.5) * change.shape[0] / height - 0.5, 0, change.shape[0] - 1)
+    above = at.astype(int)
+    below, part = np.minimum(above + 1, change.shape[0] - 1), (at - above).astype(np.float32)[:, None]
+    between = change[above] * (1 - part) + change[below] * part
+    return np.asarray(cv2.resize(between, (width, len(at)), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def add(rgb: U8, change: F32) -> U8:
+    """The picture (H x W x 3 uint8) with the change, which is given on the canonical grid."""
+    marked = np.empty_like(rgb)
+    for rows, part in stripes(change, (rgb.shape[1], rgb.shape[0])):
+        marked[rows] = np.clip(np.rint(rgb[rows] + part[..., None]), 0, 255)
+    return marked
+
+
+def _change(rgb: U8, key: bytes) -> F32:
     height, width = rgb.shape[:2]
     size = grid(width, height)
-    luma = cv2.resize(gray(rgb), size, interpolation=cv2.INTER_AREA if width > size[0] else cv2.INTER_LINEAR)
-    change = pattern(key, size) * strength(np.asarray(luma, np.uint8))
-    change = np.asarray(cv2.resize(change, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if width > size[0] else cv2.INTER_LINEAR)
+    change = pattern(key, size) * strength(gray(np.asarray(small, np.uint8)))
     power = float(np.mean(change * change))
     allowed = 255.0**2 / 10 ** (MIN_PSNR / 10)
-    return _add(rgb, change * np.float32(min(1.0, np.sqrt(allowed / max(power, 1e-9)))))
-
-
-def _add(rgb: U8, change: F32) -> U8:
-    return np.asarray(np.clip(np.rint(rgb + change[..., None]), 0, 255), np.uint8)
+    return change * np.float32(min(1.0, np.sqrt(allowed / max(power, 1e-9))))
 
 
 def small_picture(rgb: U8) -> bytes:

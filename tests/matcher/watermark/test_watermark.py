@@ -9,7 +9,7 @@ import pytest
 from matcher.pixels import U8, gray
 from matcher.watermark.align import align
 from matcher.watermark.detect import MAX_P, detect, detect_all, spectrum, statistic
-from matcher.watermark.embed import embed, mark
+from matcher.watermark.embed import MIN_SIDE, add, draw, embed, stripes
 from matcher.watermark.errors import NotSupported
 from matcher.watermark.keys import KEY_BYTES, band, coefficients, grid, new_key, pattern
 from tests.matcher.pictures import captioned, crop, jpeg, mirror, photo, resize
@@ -39,7 +39,7 @@ def test_the_mark_survives(name: str) -> None:
 def test_the_mark_cannot_be_seen() -> None:
     for seed in range(3):
         rgb = photo(seed)
-        error = np.mean((mark(rgb, new_key()).astype(float) - rgb) ** 2)
+        error = np.mean((embed(rgb)[0].astype(float) - rgb) ** 2)
         assert 10 * np.log10(255**2 / error) >= 44.5
 
 
@@ -91,7 +91,7 @@ def test_the_pattern_is_fixed_by_key_and_size() -> None:
     assert abs(np.corrcoef(pattern(_KEY, size).ravel(), pattern(bytes(32), size).ravel())[0, 1]) < 0.03
 
 
-@pytest.mark.parametrize("size", [(32, 900), (900, 40), (33, 33)])
+@pytest.mark.parametrize("size", [(64, 900), (900, 70), (65, 65)])
 def test_odd_shapes_can_be_marked(size: tuple[int, int]) -> None:
     rgb = photo(5, *size)
     marked, registration = embed(rgb)
@@ -99,8 +99,25 @@ def test_odd_shapes_can_be_marked(size: tuple[int, int]) -> None:
     assert detect(marked, registration).p_value <= 1
 
 
+def test_a_transactional_registration_is_the_same_without_the_small_picture() -> None:
+    rgb = photo(1, 900, 675)
+    marked, registration = embed(rgb, key=_KEY, transactional=True)
+    assert np.array_equal(marked, _MARKED)
+    assert registration.with_original(_REGISTRATION) == _REGISTRATION
+
+
+@pytest.mark.parametrize("size", [(1500, 700), (700, 1500), (300, 200)])
+def test_stripes_are_the_change_whatever_their_height(size: tuple[int, int]) -> None:
+    rgb = photo(3, *size)
+    change, _ = draw(rgb, key=_KEY)
+    whole = np.concatenate([part for _, part in stripes(change, size)])
+    assert whole.shape == rgb.shape[:2]
+    assert np.array_equal(whole, np.concatenate([part for _, part in stripes(change, size, 37)]))
+    assert np.array_equal(add(rgb, change), embed(rgb, key=_KEY)[0])
+
+
 def test_what_is_not_built_says_so() -> None:
-    for options in ({"payload": 5}, {"secret": "s"}, {"transactional": True}):
+    for options in ({"payload": 5}, {"secret": "s"}):
         with pytest.raises(NotSupported):
             embed(photo(1), **options)
     with pytest.raises(NotSupported):
@@ -110,8 +127,8 @@ def test_what_is_not_built_says_so() -> None:
 
 
 def test_wrong_input_is_refused() -> None:
-    with pytest.raises(ValueError, match="32 pixels"):
-        embed(photo(1, 31, 64))
+    with pytest.raises(ValueError, match="64 pixels"):
+        embed(photo(1, MIN_SIDE - 1, 200))
     with pytest.raises(ValueError, match="32 bytes"):
         embed(photo(1), key=b"short")
 

@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 NATIVE := hatch_build.py $(wildcard matcher/copies/native/*.[ch])
 
-.PHONY: demo test test-long lint bench bench-crawl bench-store bench-bus bench-matcher bench-distributed bench-copies lock clean install install-dev
+.PHONY: demo test test-long lint bench bench-crawl bench-store bench-bus bench-matcher bench-distributed bench-copies bench-watermark lock clean install install-dev
 
 install: $(VENV)/.demo
 install-dev: $(VENV)/.dev
@@ -52,7 +52,7 @@ lint: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-crawl bench-store bench-bus bench-matcher bench-copies
+bench: bench-crawl bench-store bench-bus bench-matcher bench-copies bench-watermark
 
 bench-crawl: install-dev
 	$(BIN)/python -m bench.crawl $(if $(SITE),--site $(SITE)) $(if $(QUICK),--quick)
@@ -74,6 +74,10 @@ bench-matcher: install-dev
 bench-copies: $(VENV)/.bench
 	$(BIN)/python -m bench.copies $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(DISTRACTORS),--distractors $(DISTRACTORS)) \
 		$(if $(SAME_SCENE),--same-scene $(SAME_SCENE)) $(if $(QUICK),--quick) $(PART:%=--only %) $(ARGS)
+
+# PHOTOS=FOLDER: without it pictures that everybody has. PART=robustness: that part alone. Goes on where it was cut.
+bench-watermark: $(VENV)/.bench
+	$(BIN)/python -m bench.watermark $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(QUICK),--quick) $(PART:%=--only %) $(ARGS)
 
 # SITES="FOLDER FOLDER": trees of static pages, such as those of Debian's packages of documentation.
 bench-distributed: install-dev

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-_COLORS: Final = ("#0b6e4f", "#c8553d", "#e0a458", "#6c757d", "#5b7db1")
-_MARKS: Final = ("o", "s", "D", "^", "v")
+COLORS: Final = ("#0b6e4f", "#c8553d", "#e0a458", "#6c757d", "#5b7db1")
+MARKS: Final = ("o", "s", "D", "^", "v")
 
 
 def figure(width: float, height: float) -> tuple[Any, Any]:
@@ -36,7 +36,7 @@ def recall_per_attack(systems: Sequence[Mapping[str, Any]], path: Path) -> None:
     for number, row in reversed(list(enumerate(systems))):
         values = [row["attacks"][attack] for attack in attacks]
         axes.plot(
-            values, range(len(attacks)), _MARKS[number % 5], color=_COLORS[number % 5], ms=5, label=f"{row['system']} ({row['recall']:.3f})"
+            values, range(len(attacks)), MARKS[number % 5], color=COLORS[number % 5], ms=5, label=f"{row['system']} ({row['recall']:.3f})"
         )
     axes.set_yticks(range(len(attacks)), attacks)
     axes.set_xlim(-0.02, 1.02)
@@ -51,10 +51,10 @@ def stages(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     made, axes = figure(7, 0.9 + 0.25 * len(rows))
     names = [row["stage"].replace("*", "").replace("`", "") for row in rows][::-1]
     values = [row["ratio"] for row in rows][::-1]
-    axes.barh(names, values, color=_COLORS[0], height=0.6)
+    axes.barh(names, values, color=COLORS[0], height=0.6)
     for place, value in enumerate(values):
         axes.text(value, place, f" {value:.2f}", va="center")
-    axes.axvline(1, color=_COLORS[1], lw=1)
+    axes.axvline(1, color=COLORS[1], lw=1)
     axes.set_xlabel("processor time; 1 = Pillow decodes the picture to RGB")
     save(made, path)
 
@@ -62,8 +62,8 @@ def stages(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 def sizes(rows: Sequence[Mapping[str, Any]], limits: Mapping[int, float], path: Path) -> None:
     """Milliseconds of a search against registered pictures (`pictures`, `search_ms`), and the most that they may be (pictures -> ms)."""
     made, axes = figure(5, 3)
-    axes.loglog([row["pictures"] for row in rows], [row["search_ms"] for row in rows], "o-", color=_COLORS[0], ms=5)
-    axes.loglog(list(limits), list(limits.values()), "_", color=_COLORS[1], ms=24, mew=2, label="goal: at most")
+    axes.loglog([row["pictures"] for row in rows], [row["search_ms"] for row in rows], "o-", color=COLORS[0], ms=5)
+    axes.loglog(list(limits), list(limits.values()), "_", color=COLORS[1], ms=24, mew=2, label="goal: at most")
     axes.set_xlabel("registered pictures")
     axes.set_ylabel("ms of processor time for a search")
     axes.grid(alpha=0.3)
@@ -74,10 +74,10 @@ def sizes(rows: Sequence[Mapping[str, Any]], limits: Mapping[int, float], path: 
 def calibration(predicted: Sequence[float], observed: Sequence[float], path: Path) -> None:
     """False positives for each query at thresholds of the score: as the score says, and as counted."""
     made, axes = figure(4.5, 3.5)
-    axes.loglog(predicted, observed, "o-", color=_COLORS[0], ms=4, label="counted")
-    axes.loglog(predicted, predicted, color=_COLORS[3], lw=1, label="as the score says")
+    axes.loglog(predicted, observed, "o-", color=COLORS[0], ms=4, label="counted")
+    axes.loglog(predicted, predicted, color=COLORS[3], lw=1, label="as the score says")
     axes.fill_between(
-        predicted, [p / 3 for p in predicted], [p * 3 for p in predicted], color=_COLORS[3], alpha=0.15, label="within 3 times"
+        predicted, [p / 3 for p in predicted], [p * 3 for p in predicted], color=COLORS[3], alpha=0.15, label="within 3 times"
     )
     axes.set_xlabel("predicted false positives for each query")
     axes.set_ylabel("observed")

@@ -18,5 +18,14 @@ def psnr(original: U8, marked: U8) -> float:
 
 def ssim(original: U8, marked: U8) -> float:
     """Structural similarity of luma (Wang et al. 2004, with its Gaussian window of deviation 1.5)."""
+    return _ssim(gray(original), gray(marked))
+
+
+def ssim_rgb(original: U8, marked: U8) -> float:
+    """The mean of the three channels': some methods mark colour alone, which luma does not show."""
+    return float(np.mean([_ssim(original[..., channel], marked[..., channel]) for channel in range(3)]))
+
+
+def _ssim(a: U8, b: U8) -> float:
     compare: Callable[..., float] = structural_similarity
-    return float(compare(gray(original), gray(marked), data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False))
+    return float(compare(a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False))

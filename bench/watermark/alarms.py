@@ -1,0 +1,152 @@
+"""Are the p-values true? Wrong keys on unmarked originals and on other customers' copies, against what the p-value says.
+
+All pictures are cut to one shape, so that all lie on one grid: then each key is drawn once, as detection draws it, for all of them, and all
+statistics of some keys and some pictures are one product of two matrices. Originals and marked copies of a picture are tried with different
+keys, so that no two trials share key and content. Beside it some thousand keys go through `detect_all`, whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+
+from bench.copies.sets import Picture
+from bench.copies.work import followed, spread
+from bench.watermark import plots
+from bench.watermark.attacks import ATTACKS
+from bench.watermark.methods import key_of
+from bench.watermark.run import Run
+from bench.watermark.wrong_keys import sigma, statistics, tails, unit
+from matcher.pixels import F32, U8, gray
+from matcher.watermark.align import align
+from matcher.watermark.detect import MAX_P, detect_all, spectrum
+from matcher.watermark.embed import embed
+from matcher.watermark.keys import grid
+
+THRESHOLDS: Final = (0.5, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
+_TRIALS: Final = 1_200_000
+_QUICK_TRIALS: Final = 12_000
+_BATCH: Final = 64
+_SHAPE: Final = (1200, 800)
+"""Width and height that all pictures are cut to."""
+_ATTACKS: Final = ("jpeg_50", "resize_50", "crop_50", "gray", "page", "rotate_5", "noise_5", "posted_twice")
+_WHOLE: Final = 120
+"""Queries that go through `detect_all`, with `_WHOLE_KEYS` keys each."""
+_WHOLE_KEYS: Final = 1_000
+
+
+class _Query(NamedTuple):
+    picture: Picture
+    number: int
+    marked: bool
+
+
+def run(run: Run) -> dict[str, Any]:
+    cv2.setNumThreads(1)
+    return {"keys": _many_keys(run), "whole": _whole(run)}
+
+
+def _many_keys(run: Run) -> dict[str, Any]:
+    """Half of the trials on originals, half on copies with another key."""
+    kinds: dict[str, list[F32]] = {}
+    for marked in (False, True):
+        queries = [_Query(picture, number, marked) for number, picture in enumerate(run.pictures)]
+        found = spread(_spectrum, queries, "marked copies" if marked else "originals")
+        kinds["copies with another key" if marked else "originals"] = [x for x in found if x is not None]
+    wanted = _QUICK_TRIALS if run.quick else _TRIALS
+    p = {kind: _p_values(kind, np.stack(found), wanted // 2) for kind, found in kinds.items()}
+    everything = np.concatenate(list(p.values()))
+    return {
+        "pictures": {kind: len(found) for kind, found in kinds.items()},
+        "trials": len(everything),
+        "rows": [{"p": threshold, **sigma(everything, threshold)} for threshold in THRESHOLDS],
+        "alarms": int((everything <= MAX_P).sum()),
+        "trials_of_a_kind": min(len(values) for values in p.values()),
+        "least_p": float(everything.min()),
+    }
+
+
+def _p_values(kind: str, spectra: F32, wanted: int) -> Any:
+    """Of at least `wanted` pairs of a key and a picture."""
+    batches = -(-wanted // (len(spectra) * _BATCH))
+    made = (statistics(spectra, grid(*_SHAPE), kind, range(n * _BATCH, (n + 1) * _BATCH)) for n in range(batches))
+    return tails(np.concatenate([z.ravel() for z in followed(made, batches, f"wrong keys, {kind}")]))
+
+
+def _spectrum(query: _Query) -> F32 | None:
+    """What detection correlates with the key, of length 1; None where the query is not aligned."""
+    cv2.setNumThreads(1)
+    rgb = _shaped(query.picture.load())
+    marked, registration = embed(rgb, key=key_of(f"another of {query.picture.name}"))
+    attacked = ATTACKS[_ATTACKS[query.number % len(_ATTACKS)]](marked if query.marked else rgb, query.picture.name)
+    aligned = align(gray(attacked), registration)
+    return unit(spectrum(aligned)) if aligned is not None else None
+
+
+def _shaped(rgb: U8) -> U8:
+    """The middle, of one shape."""
+    width, height = _SHAPE
+    scale = max(width / rgb.shape[1], height / rgb.shape[0])
+    made = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    y, x = (made.shape[0] - height) // 2, (made.shape[1] - width) // 2
+    return np.ascontiguousarray(made[y : y + height, x : x + width], np.uint8)
+
+
+def _whole(run: Run) -> dict[str, Any]:
+    """Everything that detection does, with many keys for each picture: p-values count them all, so none may be small."""
+    queries = [_Query(picture, number, bool(number % 2)) for number, picture in enumerate(run.few(_WHOLE, 4))]
+    keys = 50 if run.quick else _WHOLE_KEYS
+    found = spread(partial(_alarms, keys=keys), queries, "wrong keys through detect_all")
+    return {
+        "queries": len(queries),
+        "keys": keys,
+        "pairs": len(queries) * keys,
+        "aligned": sum(aligned for aligned, _ in found),
+        "alarms": sum(least <= MAX_P for _, least in found),
+        "least_p": min(least for _, least in found),
+        "below": {str(level): sum(least <= level for _, least in found) for level in (0.5, 0.1, 0.01)},
+    }
+
+
+def _alarms(query: _Query, keys: int) -> tuple[bool, float]:
+    """Whether the picture was found, and the least p-value of all keys."""
+    cv2.setNumThreads(1)
+    rgb, name = query.picture.load(), query.picture.name
+    marked, registration = embed(rgb, key=key_of(f"another of {name}"))
+    attacked = ATTACKS[_ATTACKS[query.number // 2 % len(_ATTACKS)]](marked if query.marked else rgb, name)
+    wrong = [replace(registration, key=key_of(f"wrong {number} of {name}")) for number in range(keys)]
+    found = detect_all(attacked, wrong)
+    return found[0].transform is not None, min(detection.p_value for detection in found)
+
+
+def plot(result: Mapping[str, Any], folder: Path) -> None:
+    rows, trials = result["keys"]["rows"], result["keys"]["trials"]
+    plots.alarms([row["p"] for row in rows], [row["counted"] / trials for row in rows], folder / "watermark-alarms.svg")
+
+
+def markdown(result: Mapping[str, Any]) -> list[str]:
+    keys, whole = result["keys"], result["whole"]
+    rows = [f"| {row['p']:g} | {row['expected']:,.0f} | {row['counted']:,} | {row['sigma']:+.2f} |" for row in keys["rows"]]
+    pictures = " and ".join(f"{count} {kind}" for kind, count in keys["pictures"].items())
+    return [
+        f"{keys['trials']:,} pairs of a wrong key and a query, {pictures}, attacked; alarms (p <= 1e-9): {keys['alarms']}; "
+        f"the least p-value was {keys['least_p']:.1e}.",
+        "",
+        "| p at most | expected | counted | sigma |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        f"Through `detect_all`: {whole['queries']} queries ({whole['aligned']} aligned) with {whole['keys']:,} wrong keys each, "
+        f"{whole['pairs']:,} pairs, all counted in p: alarms {whole['alarms']}, least p-value {whole['least_p']:.2g}; {_below(whole)}.",
+    ]
+
+
+def _below(whole: Mapping[str, Any]) -> str:
+    """How many queries had a p-value so small, of so many expected at most."""
+    return ", ".join(f"{n} at p <= {level} ({float(level) * whole['queries']:.0f} expected)" for level, n in whole["below"].items())

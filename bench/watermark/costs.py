@@ -1,0 +1,124 @@
+"""Processor time of one core, and bytes: marking, with JPEG in and out, looking for a mark, and registrations.
+
+A figure is the least of several runs, in thread time: what other processes do meanwhile hardly counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from io import BytesIO
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from bench.copies.sets import Picture
+from bench.copies.work import spread
+from bench.watermark.attacks import ATTACKS
+from bench.watermark.methods import key_of
+from bench.watermark.run import Run
+from matcher.pixels import U8
+from matcher.watermark.detect import detect_all
+from matcher.watermark.embed import embed
+
+_MEGAPIXELS: Final = (1, 3, 12)
+_REPEATS: Final = 3
+_PICTURES: Final = 6
+_KEYS: Final = 20
+_QUERIES: Final = ("jpeg_50", "resize_50", "crop_25", "rotate_5")
+
+
+def run(run: Run) -> dict[str, Any]:
+    cv2.setNumThreads(1)
+    pictures = run.few(_PICTURES, 2)
+    sizes = spread(_bytes, list(run.pictures), "registrations")
+    return {
+        "embed": [_embed(pictures, size) for size in (_MEGAPIXELS[:2] if run.quick else _MEGAPIXELS)],
+        "detect": _detect(pictures),
+        "registration": {"pictures": len(sizes), "mean": round(float(np.mean([s[0] for s in sizes]))), "most": max(s[0] for s in sizes)},
+        "transactional": {"most": max(s[1] for s in sizes)},
+    }
+
+
+def _bytes(picture: Picture) -> tuple[int, int]:
+    """Of a registration with a small picture, and of one without."""
+    rgb = picture.load()
+    return tuple(len(embed(rgb, key=key_of(picture.name), transactional=t)[1].to_bytes()) for t in (False, True))  # type: ignore[return-value]
+
+
+def _embed(pictures: Sequence[Picture], megapixels: int) -> dict[str, float]:
+    """Seconds per megapixel."""
+    sized = [_of_size(picture.load(), megapixels) for picture in pictures]
+    files = [_file(rgb) for rgb in sized]
+    actual = float(np.mean([rgb.shape[0] * rgb.shape[1] for rgb in sized])) / 1e6
+    array = float(np.mean([_least(partial(embed, rgb)) for rgb in sized]))
+    jpeg = float(np.mean([_least(partial(_marked_file, data)) for data in files]))
+    return {"megapixels": megapixels, "array": round(array / actual, 4), "jpeg": round(jpeg / actual, 4)}
+
+
+def _marked_file(data: bytes) -> bytes:
+    with Image.open(BytesIO(data)) as image:
+        return _file(embed(np.asarray(image.convert("RGB")))[0])
+
+
+def _file(rgb: U8) -> bytes:
+    file = BytesIO()
+    Image.fromarray(rgb).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def _of_size(rgb: U8, megapixels: float) -> U8:
+    scale = (megapixels * 1e6 / (rgb.shape[0] * rgb.shape[1])) ** 0.5
+    size = round(rgb.shape[1] * scale), round(rgb.shape[0] * scale)
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
+
+
+def _detect(pictures: Sequence[Picture]) -> dict[str, float]:
+    """Seconds: a query with its one candidate, what each further candidate (another picture) adds, and each further key of the same."""
+    rows = [_detect_one(pictures, number) for number in range(len(pictures))]
+    return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
+
+
+def _detect_one(pictures: Sequence[Picture], number: int) -> dict[str, float]:
+    picture = pictures[number]
+    marked, registration = embed(picture.load(), key=key_of(picture.name))
+    query = ATTACKS[_QUERIES[number % len(_QUERIES)]](marked, picture.name)
+    others = [embed(other.load(), key=key_of(other.name))[1] for other in pictures if other is not picture]
+    keys = [replace(registration, key=key_of(f"{n} of {picture.name}")) for n in range(_KEYS)]
+    detect_all(query, [registration, *others])  # what is decoded once for each registration is there from now on
+    one = _least(partial(detect_all, query, [registration]))
+    more = _least(partial(detect_all, query, [registration, *others]))
+    many = _least(partial(detect_all, query, [registration, *keys]))
+    return {"query": one, "candidate": max(0.0, more - one) / max(1, len(others)), "key": max(0.0, many - one) / _KEYS}
+
+
+def _least(what: Callable[[], object]) -> float:
+    taken = []
+    for _ in range(_REPEATS):
+        begun = time.thread_time()
+        what()
+        taken.append(time.thread_time() - begun)
+    return min(taken)
+
+
+def markdown(result: Mapping[str, Any]) -> list[str]:
+    embed_rows = [f"| {row['megapixels']} | {row['array']:.4f} | {row['jpeg']:.4f} |" for row in result["embed"]]
+    found, size = result["detect"], result["registration"]
+    return [
+        "| megapixels | embed, s per MP | with JPEG in and out, s per MP |",
+        "|---|---|---|",
+        *embed_rows,
+        "",
+        "| detect | s |",
+        "|---|---|",
+        f"| a query and its candidate | {found['query']:.3f} |",
+        f"| each further candidate | {found['candidate']:.3f} |",
+        f"| each further key of the same picture | {found['key']:.4f} |",
+        "",
+        f"Registrations of {size['pictures']} pictures: {size['mean']:,} bytes on average, {size['most']:,} at most; "
+        f"transactional {result['transactional']['most']:,} at most.",
+    ]

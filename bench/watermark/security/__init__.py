@@ -1,0 +1,84 @@
+"""What attackers can do, measured: each is given what it may know, and the mark is looked for in what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from bench.copies.sets import Picture
+from bench.copies.work import spread
+from bench.watermark import plots
+from bench.watermark.run import Run
+from bench.watermark.security import collusion, copying, insider, oracle, removal
+from bench.watermark.security.case import Outcome
+from bench.watermark.significance import z_of
+
+_PICTURES: Final = 12
+_FEW: Final = 3
+"""Pictures for the attackers that ask thousands of times."""
+_COLLUDERS: Final = "copies with different keys"
+Attacker = Callable[[Picture], Sequence[Outcome]]
+
+
+def run(run: Run) -> dict[str, Any]:
+    cv2.setNumThreads(1)
+    pictures, few = run.few(_PICTURES, 1), run.few(_FEW, 1)
+    asked: list[tuple[str, Attacker, Sequence[Picture]]] = [
+        ("one marked copy", removal.attack, pictures),
+        ("the registration", insider.attack, pictures),
+        (_COLLUDERS, collusion.quick if run.quick else collusion.attack, pictures),
+        ("a marked copy, to put its mark elsewhere", copying.attack, pictures),
+        ("a detector to ask", oracle.quick if run.quick else oracle.attack, few),
+    ]
+    found = {name: _table(spread(attacker, chosen, f"security: {name}")) for name, attacker, chosen in asked}
+    found["pictures marked with one key"] = _table([copying.one_key(run.few(40, 4), victim) for victim in few])
+    return {"pictures": len(pictures), "attackers": found}
+
+
+def _table(outcomes: Sequence[Sequence[Outcome]]) -> list[dict[str, Any]]:
+    """One row for each thing that was done, over the pictures."""
+    by_what: dict[str, list[Outcome]] = {}
+    for outcome in (outcome for one in outcomes for outcome in one):
+        by_what.setdefault(outcome.what, []).append(outcome)
+    return [_row(what, found) for what, found in by_what.items()]
+
+
+def _row(what: str, found: Sequence[Outcome]) -> dict[str, Any]:
+    psnr = [outcome.psnr for outcome in found if outcome.psnr is not None]
+    z = [z_of(outcome.log_p) for outcome in found]
+    return {
+        "what": what,
+        "pictures": len(found),
+        "found": round(float(np.mean([outcome.found for outcome in found])), 3),
+        "psnr": round(float(np.mean(psnr)), 1) if psnr else None,
+        "z_median": round(float(np.median(z)), 1),
+        "z_lowest": round(min(z), 1),
+    }
+
+
+def plot(result: Mapping[str, Any], folder: Path) -> None:
+    rows = [row for row in result["attackers"][_COLLUDERS] if " copies, " in row["what"]]
+    named = [(*row["what"].split(" copies, "), row["z_median"]) for row in rows if not row["what"].startswith("innocent")]
+    plots.collusion([(int(copies), how, z) for copies, how, z in named], folder / "watermark-collusion.svg")
+
+
+def markdown(result: Mapping[str, Any]) -> list[str]:
+    lines = [f"{result['pictures']} pictures, a megapixel at most; PSNR of what the attacker is left with, against the unmarked original."]
+    for name, rows in result["attackers"].items():
+        lines += [
+            "",
+            f"Who has **{name}**:",
+            "",
+            "| what is done | PSNR, dB | found at p <= 1e-9 | z: median | lowest |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [f"| {row['what']} | {_psnr(row)} | {row['found']:.2f} | {row['z_median']:.1f} | {row['z_lowest']:.1f} |" for row in rows]
+    return lines
+
+
+def _psnr(row: Mapping[str, Any]) -> str:
+    return "" if row["psnr"] is None else f"{row['psnr']:.1f}"

@@ -1,0 +1,56 @@
+"""Who holds the registration, opened: the key and the small picture of the original.
+
+A secret keeps the pattern from him, not the small picture.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Final
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from bench.copies.sets import Picture
+from bench.watermark.methods import key_of
+from bench.watermark.security.case import Case, Outcome, case
+from matcher.pixels import F32, U8
+from matcher.watermark.embed import embed
+
+_RESOLVED: Final = 0.45
+"""Cycles per pixel of a small picture that are still the original's."""
+
+
+def attack(picture: Picture) -> list[Outcome]:
+    owned = case(picture)
+    return [
+        owned.outcome("nothing", owned.marked),
+        owned.outcome("the key's change is taken off", without(owned.marked, owned.registration.key)),
+        owned.outcome("the change of a guessed key is taken off", without(owned.marked, key_of(f"guessed for {owned.name}"))),
+        owned.outcome("what the small picture shows is put back", restored(owned)),
+    ]
+
+
+def without(marked: U8, key: bytes) -> U8:
+    """Marked once more with the key, and what that changes taken off: the pattern's strength is nearly the same again."""
+    change = embed(marked, key=key)[0].astype(int) - marked
+    return np.asarray(np.clip(marked - change, 0, 255), np.uint8)
+
+
+def restored(owned: Case) -> U8:
+    """All that the small picture resolves is taken from it, the finer detail from the marked copy."""
+    with Image.open(BytesIO(owned.registration.small)) as opened:
+        small = np.asarray(opened.convert("RGB"), np.float32)
+    height, width = owned.marked.shape[:2]
+    original = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+    coarse = _coarse(original - owned.marked, _RESOLVED * min(1.0, small.shape[1] / width))
+    return np.asarray(np.clip(np.rint(owned.marked + coarse), 0, 255), np.uint8)
+
+
+def _coarse(image: F32, most: float) -> F32:
+    """What lies below so many cycles per pixel (H x W x 3)."""
+    height, width = image.shape[:2]
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
+    spectrum = np.fft.rfft2(image, axes=(0, 1)) * (radius <= most)[..., None]
+    return np.asarray(np.fft.irfft2(spectrum, s=(height, width), axes=(0, 1)), np.float32)

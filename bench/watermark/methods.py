@@ -18,7 +18,7 @@ from bench.watermark import attacks, peers, quality
 from matcher import pixels
 from matcher.pixels import U8, resized
 from matcher.watermark.detect import detect
-from matcher.watermark.embed import embed
+from matcher.watermark.embed import add, draw
 
 ZERO_BIT: Final = "filigrane"
 PAYLOAD: Final = "filigrane, 24 bits"
@@ -67,7 +67,7 @@ def payload_of(name: str) -> int:
 def _filigrane(rgb: U8, name: str, *, carries: bool = False, times: float = 1.0) -> Marked:
     """`times` the change that the default makes: only a measurement asks for another one."""
     payload = payload_of(name) if carries else None
-    marked, registration = embed(rgb, key=key_of(name), payload=payload)
+    change, registration = draw(rgb, key=key_of(name), payload=payload)
 
     def read(query: U8) -> Found:
         found = detect(query, registration)
@@ -75,14 +75,7 @@ def _filigrane(rgb: U8, name: str, *, carries: bool = False, times: float = 1.0)
         wrong = found.marked and not says_so and found.payload is not None
         return Found(found.marked and says_so, wrong, -math.log10(max(found.p_value, _LEAST_P)), found.transform is not None)
 
-    return Marked(marked if times == 1 else scaled(rgb, marked, times), read)
-
-
-def scaled(original: U8, marked: U8, times: float) -> U8:
-    """The change taken so many times; what is no whole gray level is rounded by chance, which adds noise, not a bias."""
-    change = times * (marked.astype(np.float32) - original)
-    dice = np.random.default_rng(0).random(change.shape, np.float32)
-    return np.asarray(np.clip(original + np.floor(change + dice), 0, 255), np.uint8)
+    return Marked(add(rgb, np.float32(times) * change), read)
 
 
 def _peer(rgb: U8, name: str, *, peer: str) -> Marked:

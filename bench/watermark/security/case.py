@@ -16,7 +16,7 @@ from bench.watermark.quality import psnr
 from matcher.pixels import U8, resized
 from matcher.watermark.detect import MAX_P, detect_all
 from matcher.watermark.embed import embed
-from matcher.watermark.keys import Registration
+from matcher.watermark.registration import Registration
 
 _SIDE: Final = 1200
 _LEAST_P: Final = 5e-324

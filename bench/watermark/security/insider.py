@@ -16,7 +16,7 @@ from bench.copies.sets import Picture
 from bench.watermark.methods import key_of
 from bench.watermark.security.case import Case, Outcome, case
 from matcher.pixels import F32, U8
-from matcher.watermark.embed import embed
+from matcher.watermark.embed import add, draw
 
 _RESOLVED: Final = 0.45
 """Cycles per pixel of a small picture that are still the original's."""
@@ -33,9 +33,8 @@ def attack(picture: Picture) -> list[Outcome]:
 
 
 def without(marked: U8, key: bytes) -> U8:
-    """Marked once more with the key, and what that changes taken off: the pattern's strength is nearly the same again."""
-    change = embed(marked, key=key)[0].astype(int) - marked
-    return np.asarray(np.clip(marked - change, 0, 255), np.uint8)
+    """What the key would add to the marked copy is taken off: the pattern's strength is nearly the same again."""
+    return add(marked, -draw(marked, key=key)[0])
 
 
 def restored(owned: Case) -> U8:

@@ -23,7 +23,7 @@ _QUERIES: Final = (100, 300, 1000)
 _SIDES: Final = (640, 400, 280, 200, 140)
 _PROBE: Final = 3
 """Times the strength of a mark that is added to see what changes."""
-_HALVINGS: Final = 8
+_HALVINGS: Final = 12
 
 
 def attack(picture: Picture) -> list[Outcome]:
@@ -36,7 +36,8 @@ def quick(picture: Picture) -> list[Outcome]:
 
 def asked(picture: Picture, counts: Sequence[int]) -> list[Outcome]:
     owned = _readable(picture)
-    outcomes = [owned.outcome(f"nothing, at {max(owned.marked.shape[:2])} pixels", owned.marked)]
+    noise = np.random.default_rng(0).normal(size=owned.marked.shape).astype(np.float32)
+    outcomes = [owned.outcome("nothing", owned.marked), _removed(owned, noise, "0 queries: white noise until it is not found")]
     for answer, told in ((_z, "the p-value is told"), (_decision, "only yes or no is told")):
         start = owned.marked if answer is _z else _doubtful(owned)
         estimate = np.zeros(owned.marked.shape, np.float32)
@@ -75,7 +76,7 @@ def _doubtful(owned: Case) -> U8:
     """The copy under so much noise that it is just found still, where the answer to a small change is open."""
     noise = np.random.default_rng(0).normal(size=owned.marked.shape).astype(np.float32)
     least = _least(lambda deviation: not _decision(owned, _added(owned.marked, deviation * noise)), 256.0)
-    return _added(owned.marked, 0.98 * least * noise)
+    return _added(owned.marked, least * (1 - 1e-3) * noise)
 
 
 def _removed(owned: Case, estimate: F32, what: str) -> Outcome:

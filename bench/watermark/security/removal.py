@@ -13,10 +13,10 @@ import numpy as np
 from bench.copies import attacks
 from bench.copies.sets import Picture
 from bench.watermark.attacks import blurred
-from bench.watermark.methods import key_of, scaled
+from bench.watermark.methods import key_of
 from bench.watermark.security.case import Case, Outcome, case
 from matcher.pixels import U8
-from matcher.watermark.embed import embed
+from matcher.watermark.embed import add, draw, embed
 
 _MARKS: Final = (1, 3, 10)
 _BENT: Final = (2, 4, 8)
@@ -41,7 +41,7 @@ def _marked_over(owned: Case) -> list[Outcome]:
         left = embed(left, key=key_of(f"{number} over {owned.name}"))[0]
         if number in _MARKS:
             outcomes.append(owned.outcome(f"{number} other mark{'s' * (number > 1)} over it", left))
-    strong = scaled(owned.marked, embed(owned.marked, key=key_of(f"strong over {owned.name}"))[0], 4)
+    strong = add(owned.marked, 4 * draw(owned.marked, key=key_of(f"strong over {owned.name}"))[0])
     return [*outcomes, owned.outcome("another mark over it, 4 times as strong", strong)]
 
 

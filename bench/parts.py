@@ -68,12 +68,17 @@ def measure(run: Files, name: str, part: Any, packages: Sequence[str]) -> list[s
 
 def summarise(run: Files, tables: Mapping[str, list[str]], goals: Sequence[Goal], names: Sequence[str]) -> None:
     """One page of what ran now, after the goals, which count what earlier runs left here too."""
-    files = {name: _json(run, name) for name in names}
-    reached = goal_table(goals, {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()})
+    reached = goal_table(goals, results(run, names))
     parts = [line for name, lines in tables.items() for line in ("", f"## {name}", "", *lines)]
     (run.out / f"{run.stem}.md").write_text("\n".join([*reached, *parts]) + "\n")
     few = ["A quick run, on few pictures: the figures are rough.", ""] if run.quick else []
     print("\n".join(["## goals", "", *few, *reached, "", f"All of it is in {run.out / run.stem}.md"]), flush=True)
+
+
+def results(run: Files, names: Sequence[str]) -> Results:
+    """What this run and earlier ones left here."""
+    files = {name: _json(run, name) for name in names}
+    return {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
 
 
 def _json(run: Files, name: str) -> Path:

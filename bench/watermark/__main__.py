@@ -15,6 +15,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -24,7 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the libraries below l
 from bench.copies.run import spread_out
 from bench.copies.sets import Part, sets
 from bench.copies.work import tell
-from bench.parts import measure, summarise
+from bench.pages import fill
+from bench.parts import goal_table, measure, results, summarise
 from bench.watermark import alarms, comparison, costs, dev, goals, payload, robustness, security, seen
 from bench.watermark.run import Run
 
@@ -46,6 +48,9 @@ _FEW: Final = 6
 def main() -> None:
     options = _parser().parse_args()
     run = _run(options)
+    if options.docs:
+        _document(run, options.docs)
+        return
     if options.dev:
         print("\n".join(dev.table(*dev.look(run.pictures, run.attacks, options.payload))))
         return
@@ -56,6 +61,20 @@ def main() -> None:
     summarise(run, tables, goals.GOALS, tuple(PARTS))
 
 
+def _document(run: Run, docs: Path) -> None:
+    """The tables of what was measured, of either part, into the pages; the plots beside them."""
+    tables = {}
+    for part in (run, replace(run, part="held out")):
+        found = results(part, tuple(PARTS))
+        tables |= {f"{part.stem} {name}": PARTS[name].markdown(found[name]) for name in found}
+        tables |= {f"{part.stem} goals": goal_table(goals.GOALS, found)} if found else {}
+        for name in found if part is run else ():
+            if hasattr(PARTS[name], "plot"):
+                PARTS[name].plot(found[name], docs / "benchmarks")
+    for page in (docs / "benchmarks" / "watermark.md", docs / "security-of-the-mark.md"):
+        fill(page, tables)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="pictures to mark and attack")
@@ -64,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="few attacks on few pictures, in minutes; its files go to a folder quick of --out"
     )
+    parser.add_argument("--docs", type=Path, help="measure nothing; what was measured goes into the pages and plots of this folder")
     parser.add_argument("--dev", action="store_true", help="what each attack leaves, on the screen alone")
     parser.add_argument("--alone", action="store_true", help="without the peers")
     parser.add_argument("--attacks", type=lambda said: tuple(said.split(",")), help="some attacks, by name")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple, TextIO, TypeVar
 
 import cv2
 
@@ -16,7 +16,7 @@ from bench.copies.queries import stem
 from bench.copies.sets import Picture
 from bench.copies.work import spread
 from bench.watermark.attacks import ATTACKS, EXTREMES
-from bench.watermark.methods import Marked, Method, methods
+from bench.watermark.methods import Marked, methods
 from bench.watermark.peers import see_contrib
 from bench.watermark.quality import psnr, ssim_rgb
 from matcher.pixels import U8
@@ -47,6 +47,9 @@ class Trial:
     megapixels: float
 
 
+Record = TypeVar("Record", Quality, Trial)
+
+
 class Trials(NamedTuple):
     method: str
     marked: list[Quality]
@@ -63,7 +66,9 @@ class Trials(NamedTuple):
         return sum(found) / len(found) if found else float("nan")
 
 
-class _Task(NamedTuple):
+class Task(NamedTuple):
+    """One picture; `cache`: the folder of the method and its version."""
+
     method: str
     picture: Picture
     attacks: tuple[str, ...]
@@ -74,8 +79,8 @@ def attempt(method: str, pictures: Sequence[Picture], attacks: Sequence[str], ca
     """On a few processes. Raises ModuleNotFoundError where a peer is not installed."""
     folder = cache / f"{re.sub('[^a-z0-9.]+', '-', method.lower())}-{methods()[method].version}"
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = [_Task(method, picture, tuple(attacks), folder) for picture in pictures]
-    found = spread(_one, tasks, method, _open, str(contrib))
+    tasks = [Task(method, picture, tuple(attacks), folder) for picture in pictures]
+    found = spread(tried_on, tasks, method, _open, str(contrib))
     return Trials(method, [quality for quality, _ in found], [trial for _, tried in found for trial in tried])
 
 
@@ -84,18 +89,18 @@ def _open(contrib: str) -> None:
     see_contrib(contrib)
 
 
-def _one(task: _Task) -> tuple[Quality, list[Trial]]:
+def tried_on(task: Task) -> tuple[Quality, list[Trial]]:
+    """What an earlier run kept, and what it had not tried yet."""
     kept = task.cache / f"{stem(task.picture)}.jsonl"
     lines = _whole_lines(kept)
     tried = {line["attack"]: Trial(**line) for line in map(json.loads, lines[1:])}
     missing = [name for name in task.attacks if name not in tried]
-    if lines and not missing:
-        return Quality(**json.loads(lines[0])), [tried[name] for name in task.attacks]
-    kept.write_text("".join(lines))
-    with kept.open("a", buffering=1) as file:
-        quality, found = _try(methods()[task.method], task.picture, missing, file, known=bool(lines))
-    tried |= {trial.attack: trial for trial in found}
-    return quality, [tried[name] for name in task.attacks]
+    if missing or not lines:
+        kept.write_text("".join(lines))
+        with kept.open("a", buffering=1) as file:
+            marked = _mark(task, file, known=bool(lines))
+            tried |= {name: _kept(file, _read(marked, task.picture.name, name)) for name in missing}
+    return Quality(**json.loads(_whole_lines(kept)[0])), [tried[name] for name in task.attacks]
 
 
 def _whole_lines(kept: Path) -> list[str]:
@@ -104,24 +109,22 @@ def _whole_lines(kept: Path) -> list[str]:
     return [line for line in lines if line.endswith("\n")]
 
 
-def _try(method: Method, picture: Picture, attacks: Sequence[str], file: TextIO, *, known: bool) -> tuple[Quality, list[Trial]]:
-    """Each is written as soon as it is known; `known`: the quality is in the file already."""
-    rgb = method.prepared(picture.load())
+def _mark(task: Task, file: TextIO, *, known: bool) -> Marked:
+    """The marked picture, whose quality is written unless it is `known`."""
+    method = methods()[task.method]
+    rgb = method.prepared(task.picture.load())
     begun = time.process_time()
-    marked = method.mark(rgb, picture.name)
+    marked = method.mark(rgb, task.picture.name)
     seconds = time.process_time() - begun
-    quality = Quality(picture.name, psnr(rgb, marked.rgb), ssim_rgb(rgb, marked.rgb), seconds, _megapixels(rgb))
     if not known:
-        _keep(file, quality)
-    trials = []
-    for attack in attacks:
-        trials.append(_read(marked, picture.name, attack))
-        _keep(file, trials[-1])
-    return quality, trials
+        _kept(file, Quality(task.picture.name, psnr(rgb, marked.rgb), ssim_rgb(rgb, marked.rgb), seconds, _megapixels(rgb)))
+    return marked
 
 
-def _keep(file: TextIO, what: Quality | Trial) -> None:
+def _kept(file: TextIO, what: Record) -> Record:
+    """It is written as soon as it is known."""
     file.write(json.dumps(asdict(what)) + "\n")
+    return what
 
 
 def _read(marked: Marked, name: str, attack: str) -> Trial:

@@ -36,5 +36,5 @@ def tails(z: F64) -> F64:
 
 def sigma(p: F64, threshold: float) -> dict[str, float]:
     """How many p-values are at most the threshold, how many should be, and how many standard deviations of a binomial lie between."""
-    counted, expected = int((p <= threshold).sum()), len(p) * threshold
+    counted, expected = int((p <= threshold).sum()), p.size * threshold
     return {"counted": counted, "expected": expected, "sigma": round((counted - expected) / sqrt(expected * (1 - threshold)), 2)}

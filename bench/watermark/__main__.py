@@ -63,7 +63,7 @@ def main() -> None:
 
 def _document(run: Run, docs: Path) -> None:
     """The tables of what was measured, of either part, into the pages; the plots beside them."""
-    tables = {}
+    tables: dict[str, list[str]] = {}
     for part in (run, replace(run, part="held out")):
         found = results(part, tuple(PARTS))
         tables |= {f"{part.stem} {name}": PARTS[name].markdown(found[name]) for name in found}

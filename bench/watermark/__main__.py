@@ -67,6 +67,8 @@ def _document(run: Run, docs: Path) -> None:
     for part in (run, replace(run, part="held out")):
         found = results(part, tuple(PARTS))
         tables |= {f"{part.stem} {name}": PARTS[name].markdown(found[name]) for name in found}
+        if "security" in found:
+            tables |= {f"{part.stem} security {name}": lines for name, lines in security.tables(found["security"]).items()}
         tables |= {f"{part.stem} goals": goal_table(goals.GOALS, found)} if found else {}
         for name in found if part is run else ():
             if hasattr(PARTS[name], "plot"):

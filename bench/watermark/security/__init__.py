@@ -21,6 +21,7 @@ _PICTURES: Final = 12
 _FEW: Final = 3
 """Pictures for the attackers that ask thousands of times."""
 _COLLUDERS: Final = "copies with different keys"
+_HEAD: Final = ("| what is done | PSNR, dB | found at p <= 1e-9 | z: median | lowest |", "|---|---|---|---|---|")
 Attacker = Callable[[Picture], Sequence[Outcome]]
 
 
@@ -67,18 +68,16 @@ def plot(result: Mapping[str, Any], folder: Path) -> None:
 
 
 def markdown(result: Mapping[str, Any]) -> list[str]:
-    lines = [f"{result['pictures']} pictures, a megapixel at most; PSNR of what the attacker is left with, against the unmarked original."]
-    for name, rows in result["attackers"].items():
-        lines += [
-            "",
-            f"Who has **{name}**:",
-            "",
-            "| what is done | PSNR, dB | found at p <= 1e-9 | z: median | lowest |",
-            "|---|---|---|---|---|",
-        ]
-        lines += [f"| {row['what']} | {_psnr(row)} | {row['found']:.2f} | {row['z_median']:.1f} | {row['z_lowest']:.1f} |" for row in rows]
-    return lines
+    said = f"{result['pictures']} pictures, a megapixel at most; PSNR of what the attacker is left with, against the unmarked original."
+    parts = [["", f"Who has **{name}**:", "", *lines] for name, lines in tables(result).items()]
+    return [said, *(line for part in parts for line in part)]
 
 
-def _psnr(row: Mapping[str, Any]) -> str:
-    return "" if row["psnr"] is None else f"{row['psnr']:.1f}"
+def tables(result: Mapping[str, Any]) -> dict[str, list[str]]:
+    """One for each attacker, named by what he has."""
+    return {name: [*_HEAD, *map(_line, rows)] for name, rows in result["attackers"].items()}
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    psnr = "" if row["psnr"] is None else f"{row['psnr']:.1f}"
+    return f"| {row['what']} | {psnr} | {row['found']:.2f} | {row['z_median']:.1f} | {row['z_lowest']:.1f} |"

@@ -5,27 +5,34 @@ Nothing here sees a key, so whatever it chooses costs the p-value nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
-import cv2
 import numpy as np
 
 from matcher.copies.correspondences import correspond
 from matcher.copies.features import Fingerprint, fingerprint_gray, to_small
-from matcher.copies.geometry import MODELS, Geometry, agree
-from matcher.pixels import F32, F64, U8, flip, gray_from_jpeg, scaling
-from matcher.watermark.errors import RegistrationInvalid
-from matcher.watermark.keys import grid
+from matcher.copies.geometry import Model, agree
+from matcher.pixels import F32, F64, U8, flip, scaling
+from matcher.watermark.pyramid import Pyramid
+from matcher.watermark.refine import Settled, Sides
 from matcher.watermark.registration import Registration
+from matcher.watermark.small import Reference, reference, with_finer_features
 
-_MIN_SCORE: Final = 1.0
-_STEPS: Final = 30
+_MODELS: Final[tuple[Model, ...]] = ("scale", "affine")
+"""A slant is left to the fine step."""
+_TESTS: Final = 2 * len(_MODELS)
+_MIN_SCORE: Final = -2.0
+"""Of a start that is tried: whether the picture is there is decided by its pixels."""
+_COARSE: Final = (96,)
+_FINE: Final = (192, 384)
+_CLEAR: Final = (8.0, 0.85)
+_SURE: Final = (16.0, 0.9)
+_LEAST: Final = (6.0, 0.2)
+"""How many blocks with detail have to agree, and which share of them: to look closer, no further, and at all."""
+_BEST: Final = 2
 _MIN_SEEN: Final = 2_000
-_MAX_DRIFT: Final = 0.025
-_WINDOW: Final = 25
-_ALIKE: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,26 +51,37 @@ class Aligned:
         return self.mask.shape[1], self.mask.shape[0]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reference:
-    """The registered small picture, decoded once: luma on the grid, at its own size, and its features."""
+class _Query:
+    """The query, or its mirror where that is asked for."""
 
-    size: tuple[int, int]
-    small: U8
-    original: F32
-    fingerprint: Fingerprint
+    def __init__(self, image: U8) -> None:
+        self.size = (image.shape[1], image.shape[0])
+        self._image = image
+        self._forms: dict[bool, Pyramid] = {}
+
+    def form(self, flipped: bool) -> Pyramid:
+        if flipped not in self._forms:
+            self._forms[flipped] = Pyramid.of(np.ascontiguousarray(self._image[:, ::-1]) if flipped else self._image)
+        return self._forms[flipped]
 
 
-@lru_cache(64)
-def reference(registration: Registration) -> Reference:
-    """What alignment needs of a registration. Raises RegistrationInvalid."""
-    try:
-        small = gray_from_jpeg(registration.small)
-    except ValueError as error:
-        raise RegistrationInvalid(f"the registration's small picture cannot be read: {error}") from error
-    size = grid(registration.width, registration.height)
-    original = np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_CUBIC), np.float32)
-    return Reference(size, small, original, fingerprint_gray(small, (registration.width, registration.height)))
+class _Start(NamedTuple):
+    """`transform`: 3 x 3, grid -> query, or its mirror where `flipped`."""
+
+    transform: F64
+    flipped: bool
+
+
+class _Found(NamedTuple):
+    settled: Settled
+    flipped: bool
+
+    @property
+    def start(self) -> _Start:
+        return _Start(self.settled.transform, self.flipped)
+
+    def passes(self, least: tuple[float, float]) -> bool:
+        return self.settled.agree >= least[0] and self.settled.share >= least[1]
 
 
 def align(query: U8, registration: Registration, print_: Fingerprint | None = None) -> Aligned | None:
@@ -72,92 +90,54 @@ def align(query: U8, registration: Registration, print_: Fingerprint | None = No
     `print_` is the query's fingerprint, in pixels of `query`, where it is there already. Raises RegistrationInvalid.
     """
     known = reference(registration)
-    size = (query.shape[1], query.shape[0])
-    seen = print_ or fingerprint_gray(query)
-    best = _locate(known.fingerprint, seen)
-    if best is None:
-        return None
-    geometry, flipped = best
-    transform = np.linalg.inv(scaling(size, seen.small)) @ geometry.transform @ to_small(known.fingerprint)
-    image = np.ascontiguousarray(query[:, ::-1]) if flipped else query
-    aligned = _lay(image, known, transform, (registration.width, registration.height))
-    if aligned is None:
-        return None
-    back = flip(size[0]) @ aligned.transform if flipped else aligned.transform
-    return Aligned(aligned.query, aligned.original, aligned.mask, back / back[2, 2])
+    image = _Query(query)
+    found = _locate(known, image, print_ or fingerprint_gray(query))
+    return None if found is None else _lay(known, image, found)
 
 
-def _locate(registered: Fingerprint, query: Fingerprint) -> tuple[Geometry, bool] | None:
-    tests = 2 * len(MODELS)
-    found = [
-        (geometry, bool(flipped))
-        for flipped, pairs in enumerate(correspond(registered, query))
-        for model in MODELS
-        if (geometry := agree(pairs, registered.small, query.small, model, tests, _MIN_SCORE)) is not None
-    ]
-    return max(found, key=lambda f: f[0].score, default=None)
+def _locate(known: Reference, image: _Query, print_: Fingerprint) -> _Found | None:
+    """The start that the pixels agree with best once it is settled; the first that is clear."""
+    tried: list[_Found] = []
+    for start in _starts(known, print_):
+        coarse = _settled(known, image, start, _COARSE)
+        tried.append(coarse)
+        if coarse.passes(_CLEAR):
+            fine = _settled(known, image, coarse.start, _FINE)
+            if fine.passes(_SURE):
+                return fine
+    best = sorted(tried, key=lambda found: -found.settled.weight)[:_BEST]
+    found = max((_settled(known, image, each.start, _FINE) for each in best), key=lambda found: found.settled.weight, default=None)
+    return found if found is not None and found.passes(_LEAST) else None
 
 
-def _lay(query: U8, known: Reference, transform: F64, size: tuple[int, int]) -> Aligned | None:
-    """The query on the grid, by the transform and then by the fine step; None where nearly nothing is seen."""
-    on_grid = scaling(size, known.size)
-    to_query = transform @ np.linalg.inv(on_grid)
-    to_query = _fine(query, known, to_query)
-    warped, mask = _warp(query, to_query, known.size)
+def _sides(known: Reference, image: _Query, flipped: bool) -> Sides:
+    return Sides(known.pyramid, image.form(flipped), known.size, known.grid)
+
+
+def _settled(known: Reference, image: _Query, start: _Start, sides: tuple[int, ...]) -> _Found:
+    return _Found(_sides(known, image, start.flipped).settled(start.transform, sides), start.flipped)
+
+
+def _starts(known: Reference, print_: Fingerprint) -> Iterator[_Start]:
+    """Where the query's features are those of the registered picture; finer features, for crops, where the first lead nowhere."""
+    for registered in (known.fingerprint, with_finer_features(known)):
+        to_query = np.linalg.inv(scaling((print_.width, print_.height), print_.small))
+        to_registered = to_small(registered) @ scaling(known.grid, (registered.width, registered.height))
+        for flipped, pairs in enumerate(correspond(registered, print_)):
+            for model in _MODELS:
+                geometry = agree(pairs, registered.small, print_.small, model, _TESTS, _MIN_SCORE)
+                if geometry is not None:
+                    yield _Start(to_query @ geometry.transform @ to_registered, bool(flipped))
+
+
+def _lay(known: Reference, image: _Query, found: _Found) -> Aligned | None:
+    """The query on the grid; None where nearly nothing is seen."""
+    seen = image.form(found.flipped)
+    transform = _sides(known, image, found.flipped).simplest(found.settled.transform, _FINE[-1])
+    mask = seen.shown(transform, known.grid)
     if mask.sum() < _MIN_SEEN:
         return None
-    return Aligned(warped, known.original, mask, to_query @ on_grid)
-
-
-def _warp(query: U8, to_query: F64, size: tuple[int, int]) -> tuple[F32, F32]:
-    """The query sampled at each pixel of the grid (area-averaged where it is finer), and where it has any."""
-    shrink = float(np.sqrt(abs(np.linalg.det(to_query[:2, :2]))))
-    source = query.astype(np.float32)
-    if shrink > 1.2:
-        source = np.asarray(cv2.GaussianBlur(source, (0, 0), 0.4 * shrink), np.float32)
-    how = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpPerspective(source, to_query, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
-    seen = np.ones(query.shape, np.float32)
-    mask = cv2.warpPerspective(seen, to_query, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    return np.asarray(warped, np.float32), np.asarray(mask > 0.99, np.float32)
-
-
-def _fine(query: U8, known: Reference, to_query: F64) -> F64:
-    """Enhanced correlation (Evangelidis and Psarakis 2008) at the small picture's size; unchanged where it leads away from the features."""
-    height, width = known.small.shape
-    half = scaling(known.size, (width, height))
-    small = known.small.astype(np.float32)
-    rough, seen = _warp(query, to_query @ np.linalg.inv(half), (width, height))
-    inner = cv2.erode(seen, np.ones((9, 9), np.uint8))
-    agrees = np.asarray(inner * _agreement(small, rough) * 255, np.uint8)
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _STEPS, 1e-5)
-    start = np.eye(3, dtype=np.float32)
-    try:
-        found = cv2.findTransformECC(small, rough, start, cv2.MOTION_HOMOGRAPHY, stop, agrees, 5)[1]
-    except cv2.error:
-        return to_query
-    step = np.asarray(found, float)
-    return np.asarray(to_query @ np.linalg.inv(half) @ step @ half) if _drift(step, seen) < _MAX_DRIFT * max(width, height) else to_query
-
-
-def _agreement(a: F32, b: F32) -> F32:
-    """1 where both pictures look alike, 0 under what was laid over one of them: it would pull the alignment to itself."""
-    a, b = np.asarray(cv2.GaussianBlur(a, (0, 0), 2), np.float32), np.asarray(cv2.GaussianBlur(b, (0, 0), 2), np.float32)
-    mean_a, mean_b = _mean(a), _mean(b)
-    var_a, var_b = np.maximum(_mean(a * a) - mean_a**2, 0), np.maximum(_mean(b * b) - mean_b**2, 0)
-    ncc = (_mean(a * b) - mean_a * mean_b) / np.sqrt((var_a + 1) * (var_b + 1))
-    alike = np.asarray(ncc > _ALIKE, np.float32)
-    return alike if alike.mean() > 0.05 else np.ones_like(alike)
-
-
-def _mean(image: F32) -> F32:
-    return np.asarray(cv2.boxFilter(image, -1, (_WINDOW, _WINDOW)), np.float32)
-
-
-def _drift(step: F64, seen: F32) -> float:
-    """How far (pixels) the corners of what is seen move."""
-    x, y, width, height = cv2.boundingRect(np.asarray(seen > 0, np.uint8))
-    corners = np.array([[x, x + width, x, x + width], [y, y, y + height, y + height]], float)
-    moved = step @ np.vstack([corners, np.ones(4)])
-    drift = np.abs(moved[:2] / moved[2] - corners).max()
-    return float(drift) if np.isfinite(drift) else float("inf")
+    original = known.pyramid.warp(scaling(known.grid, known.pyramid.size), known.grid)
+    placed = transform @ scaling(known.size, known.grid)
+    back = flip(image.size[0]) @ placed if found.flipped else placed
+    return Aligned(seen.warp(transform, known.grid), original, mask, back / back[2, 2])

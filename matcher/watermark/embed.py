@@ -11,18 +11,17 @@ from typing import Final
 import cv2
 import numpy as np
 
-from matcher.pixels import F32, U8, check_rgb, gray, jpeg, pixel_hash, resized
+from matcher.pixels import F32, U8, check_rgb, gray, pixel_hash
 from matcher.watermark.errors import NotSupported
 from matcher.watermark.keys import KEY_BYTES, grid, new_key, pattern, strength
 from matcher.watermark.registration import Registration
+from matcher.watermark.small import small_picture
 
 MIN_PSNR: Final = 45.0
 MIN_SIDE: Final = 64
 """Pixels of the shorter side at least of a picture that is marked."""
-SMALL_SIDE: Final = 512
 STRIPE: Final = 256
 """Rows that are worked on at a time."""
-_SMALL_BYTES: Final = 44_000
 
 
 def embed(
@@ -94,14 +93,3 @@ def _change(rgb: U8, key: bytes) -> F32:
     power = float(np.mean(change * change))
     allowed = 255.0**2 / 10 ** (MIN_PSNR / 10)
     return change * np.float32(min(1.0, np.sqrt(allowed / max(power, 1e-9))))
-
-
-def small_picture(rgb: U8) -> bytes:
-    """A JPEG of the original, long side at most 512, at the best quality that fits a registration."""
-    side = min(SMALL_SIDE, max(rgb.shape[:2]))
-    small = resized(rgb, side)
-    for quality in (92, 85, 75, 60, 45):
-        data = jpeg(small, quality)
-        if len(data) <= _SMALL_BYTES:
-            break
-    return data

@@ -1,0 +1,203 @@
+"""Two pictures lie over each other: what their blocks say of where they belong (Lucas and Kanade 1981), and the transform they agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+
+from matcher.pixels import F32, F64
+
+BLOCK: Final = 8
+_SOFT: Final = 0.8
+_NOISE: Final = 2.0
+"""Gray levels: what deviates less is no detail."""
+_STRONG: Final = 8.0
+"""Gray levels of deviation above which a block says no more than others."""
+_AGREES: Final = 0.6
+_REWEIGHTED: Final = 4
+_TOLERANCE: Final = 0.3
+"""Pixels that a block may miss by and still count, at least."""
+_FREE: Final = 8
+_CLEARLY: Final = 6.0
+"""F above which a model is too simple."""
+_SPOTS: Final = 4.0
+"""Blocks that say much the same: neighbours are read together."""
+
+
+class Votes(NamedTuple):
+    """Of n blocks: `middles`, n x 2 in pixels; `shifts`, n x 2, known -> seen; `tensors`, n x 2 x 2, how much that counts in which
+    direction."""
+
+    middles: F64
+    shifts: F64
+    tensors: F64
+
+    def weighted(self, weights: F64) -> Votes:
+        return Votes(self.middles, self.shifts, self.tensors * weights[:, None, None])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pull:
+    """Rows x columns each: the structure tensor `xx`, `xy`, `yy` and that times the shift `xe`, `ye`, weighted by how well the block agrees
+    already; `ncc`, correlation, 0 where a block is not seen; `textured`: 1 where a block that is seen has detail."""
+
+    xx: F32
+    xy: F32
+    yy: F32
+    xe: F32
+    ye: F32
+    ncc: F32
+    textured: F32
+
+    @classmethod
+    def of(cls, known: F32, seen: F32, mask: F32) -> Pull:
+        """`known`: the registered picture; `seen`: the query laid over it; `mask`: 1 where it is seen. H x W each. Each block has its own
+        brightness and contrast."""
+        known, seen = (np.asarray(cv2.GaussianBlur(image, (0, 0), _SOFT), np.float32) - 128 for image in (known, seen))
+        whole = (_means(mask) > 0.98).astype(np.float32)
+        ma, mb, floor = _means(known), _means(seen), np.float32(_NOISE**2)
+        aa, bb, ab = _means(known * known) - ma * ma, _means(seen * seen) - mb * mb, _means(known * seen) - ma * mb
+        ncc = np.asarray(ab / np.sqrt(np.maximum(aa, floor) * np.maximum(bb, floor)) * whole, np.float32)
+        gain = np.sqrt(np.maximum(bb, floor) / np.maximum(aa, floor))
+        gx, gy = (np.asarray(cv2.Sobel(known, cv2.CV_32F, *axis, ksize=3, scale=1 / 8), np.float32) for axis in ((1, 0), (0, 1)))
+
+        def missed(slope: F32) -> F32:
+            mean = _means(slope)
+            return np.asarray((_means(slope * known) - mean * ma) - (_means(slope * seen) - mean * mb) / gain, np.float32)
+
+        weight = ncc.clip(0, 1) ** 2 / np.maximum(aa, np.float32(_STRONG**2))
+        sums = (_means(gx * gx), _means(gx * gy), _means(gy * gy), missed(gx), missed(gy))
+        xx, xy, yy, xe, ye = (np.asarray(each * weight, np.float32) for each in sums)
+        return cls(xx, xy, yy, xe, ye, ncc, np.asarray((aa > floor) * whole, np.float32))
+
+    @property
+    def agreement(self) -> tuple[float, float]:
+        """How many blocks with detail agree, and their share."""
+        agree = float(((self.ncc > _AGREES) * self.textured).sum())
+        return agree, agree / max(1.0, float(self.textured.sum()))
+
+    def votes(self) -> Votes:
+        """Of the blocks that agree; each is read together with its neighbours, and says nothing of directions without detail."""
+        xx, xy, yy, xe, ye = (np.asarray(cv2.blur(each, (3, 3)), np.float64) for each in (self.xx, self.xy, self.yy, self.xe, self.ye))
+        extra = 0.02 * (xx + yy) + 1e-5
+        xx, yy = xx + extra, yy + extra
+        shifts: F64 = np.stack([yy * xe - xy * ye, xx * ye - xy * xe], -1) / (xx * yy - xy * xy)[..., None]
+        middles = (np.indices(self.xx.shape)[::-1] + 0.5) * BLOCK - 0.5
+        tensors = np.stack([self.xx, self.xy, self.xy, self.yy], -1).astype(np.float64)
+        counts = (self.xx + self.yy).ravel() > 1e-9
+        placed = np.asarray(middles.transpose(1, 2, 0).reshape(-1, 2), np.float64)
+        return Votes(placed[counts], shifts.reshape(-1, 2)[counts], tensors.reshape(-1, 2, 2)[counts])
+
+
+def _means(image: F32) -> F32:
+    """Of each block of an H x W picture."""
+    rows, columns = image.shape[0] // BLOCK, image.shape[1] // BLOCK
+    part = image[: rows * BLOCK, : columns * BLOCK]
+    return np.asarray(cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def step(votes: Votes, free: int) -> tuple[F64, Votes] | None:
+    """3 x 3 in pixels: the shifts that the blocks agree on, affine (6 free) or projective (8), and the votes weighted by how far they miss
+    it (Tukey's biweight: what lies over one of the pictures says nothing). None where they fix none."""
+    if len(votes.middles) < free // 2:
+        return None
+    middle = votes.middles.mean(axis=0)
+    unit = max(1.0, float(np.abs(votes.middles - middle).max()))
+    x, y = ((votes.middles - middle) / unit).T
+    columns = _columns(x, y)[:free]
+    weighted, numbers = votes, np.zeros(free)
+    for _ in range(_REWEIGHTED):
+        found = _solved(columns, weighted.tensors, votes.shifts)
+        if found is None:
+            return None
+        numbers = found
+        miss = np.hypot(*(np.tensordot(numbers, columns, 1) - votes.shifts).T)
+        weighted = votes.weighted((1 - np.minimum(miss / max(_TOLERANCE, 3 * float(np.median(miss))), 1) ** 2) ** 2)
+    made = np.eye(3)
+    made[:2] += numbers[:6].reshape(2, 3) / [unit, unit, unit]
+    made[2, : free - 6] -= numbers[6:] / unit
+    to_unit = np.array([[1 / unit, 0, -middle[0] / unit], [0, 1 / unit, -middle[1] / unit], [0, 0, 1]])
+    return np.asarray(np.linalg.inv(to_unit) @ made @ to_unit), weighted
+
+
+def _columns(x: F64, y: F64) -> F64:
+    """8 x n x 2: how each number of a transform near the identity moves points: affine, then the first terms of a slant."""
+    one, none = np.ones_like(x), np.zeros_like(x)
+    right = [x, y, one, none, none, none, x * x, x * y]
+    down = [none, none, none, x, y, one, x * y, y * y]
+    return np.stack([np.stack(right), np.stack(down)], -1)
+
+
+def _solved(columns: F64, tensors: F64, aims: F64) -> F64 | None:
+    """Least squares: the numbers (k) of `columns` (k x n x 2) that come nearest to `aims` (n x 2) by the blocks' tensors."""
+    told = np.einsum("kni,nij->knj", columns, tensors)
+    flat = told.reshape(len(columns), -1)
+    matrix = flat @ columns.reshape(len(columns), -1).T
+    if not np.trace(matrix) > 1e-6:
+        return None
+    matrix[np.diag_indices(len(matrix))] += 1e-6 * np.trace(matrix) / len(matrix)
+    return np.asarray(np.linalg.solve(matrix, flat @ aims.ravel()))
+
+
+def simplest(votes: Votes, at: F64, original: F64) -> F64 | None:
+    """The transform (registered original -> query) of the simplest model that explains the votes no worse than a homography by an F test:
+    a crop is a shift, a smaller copy has one scale, few pictures are seen at a slant. Where little is seen, eight numbers fit noise.
+
+    `at`: 3 x 3, frame -> query; `original`: frame -> registered original. None where the homography is needed.
+    """
+    full = step(votes, _FREE)
+    if full is None:
+        return None
+    source, aims = _moved(original, votes.middles), _moved(at, votes.middles + votes.shifts)
+    back = np.linalg.inv(_slope(at, votes.middles.mean(axis=0)))
+    tensors = back.T @ full[1].tensors @ back
+
+    def left(points: F64) -> float:
+        miss = points - aims
+        return float(np.einsum("ni,nij,nj->", miss, tensors, miss))
+
+    least = left(_moved(at @ full[0], votes.middles))
+    count = max(1.0, (2 * len(aims) - _FREE) / _SPOTS)
+    for columns, base, model in _models(source):
+        numbers = _solved(columns, tensors, aims - base)
+        if numbers is None:
+            continue
+        points = base + np.tensordot(numbers, columns, 1)
+        if left(points) - least <= _CLEARLY * (_FREE - len(numbers)) * max(least, 1e-9) / count:
+            return model(numbers)
+    return None
+
+
+def _models(source: F64) -> Iterator[tuple[F64, F64, Callable[[F64], F64]]]:
+    """From the simplest on: columns (k x n x 2), what is there without them (n x 2), and the 3 x 3 transform of k numbers."""
+    (x, y), (one, none) = source.T, (np.ones(len(source)), np.zeros(len(source)))
+    zero = np.zeros_like(source)
+
+    def of(*columns: tuple[F64, F64]) -> F64:
+        return np.stack([np.stack(column, -1) for column in columns])
+
+    shift = ((one, none), (none, one))
+    yield of(*shift), source, lambda n: _matrix(1, 0, n[0], 0, 1, n[1])
+    yield of((x, y), *shift), zero, lambda n: _matrix(n[0], 0, n[1], 0, n[0], n[2])
+    yield of((x, none), (none, y), *shift), zero, lambda n: _matrix(n[0], 0, n[2], 0, n[1], n[3])
+    yield of((x, y), (-y, x), *shift), zero, lambda n: _matrix(n[0], -n[1], n[2], n[1], n[0], n[3])
+    yield of((x, none), (y, none), (none, x), (none, y), *shift), zero, lambda n: _matrix(n[0], n[1], n[4], n[2], n[3], n[5])
+
+
+def _matrix(*numbers: float) -> F64:
+    return np.array([*numbers, 0, 0, 1], float).reshape(3, 3)
+
+
+def _moved(transform: F64, points: F64) -> F64:
+    after = points @ transform[:, :2].T + transform[:, 2]
+    return np.asarray(after[:, :2] / after[:, 2:])
+
+
+def _slope(transform: F64, point: F64) -> F64:
+    """2 x 2: how the transform stretches and turns around a point."""
+    after = transform @ [*point, 1.0]
+    return np.asarray((transform[:2, :2] - np.outer(after[:2] / after[2], transform[2, :2])) / after[2])

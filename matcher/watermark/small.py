@@ -1,0 +1,72 @@
+"""The small picture of a registration: how it is made of the original, and what alignment takes from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from matcher.copies.features import Fingerprint, fingerprint_gray
+from matcher.copies.sift import extract
+from matcher.pixels import U8, gray_from_jpeg, jpeg, resized, scaling
+from matcher.watermark.errors import RegistrationInvalid
+from matcher.watermark.keys import grid
+from matcher.watermark.pyramid import Pyramid
+from matcher.watermark.registration import Registration
+
+SMALL_SIDE: Final = 512
+_SMALL_BYTES: Final = 44_000
+_POINTS: Final = 900
+
+
+def small_picture(rgb: U8) -> bytes:
+    """A JPEG of the original, long side at most 512, at the best quality that fits a registration."""
+    side = min(SMALL_SIDE, max(rgb.shape[:2]))
+    small = resized(rgb, side)
+    for quality in (92, 85, 75, 60, 45):
+        data = jpeg(small, quality)
+        if len(data) <= _SMALL_BYTES:
+            break
+    return data
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """The registered small picture, decoded once. `size`: (width, height) of the original; `grid`: of its canonical grid; `small`: luma;
+    `pyramid`: the same, halved again and again; `fingerprint`: its features."""
+
+    size: tuple[int, int]
+    grid: tuple[int, int]
+    small: U8
+    pyramid: Pyramid
+    fingerprint: Fingerprint
+
+
+@lru_cache(32)
+def reference(registration: Registration) -> Reference:
+    """What alignment needs of a registration. Raises RegistrationInvalid."""
+    return _reference(registration.small, (registration.width, registration.height))
+
+
+@lru_cache(32)
+def _reference(data: bytes, size: tuple[int, int]) -> Reference:
+    """Of all registrations of one picture it is the same."""
+    try:
+        small = gray_from_jpeg(data)
+    except ValueError as error:
+        raise RegistrationInvalid(f"the registration's small picture cannot be read: {error}") from error
+    return Reference(size, grid(*size), small, Pyramid.of(small), fingerprint_gray(small, size))
+
+
+@lru_cache(32)
+def with_finer_features(known: Reference) -> Fingerprint:
+    """The fingerprint together with the features of the small picture at its own size: small ones are all that a crop shows."""
+    coarse = known.fingerprint
+    points, descriptors = extract(known.small, _POINTS)
+    to_coarse = scaling((known.small.shape[1], known.small.shape[0]), coarse.small)
+    moved = points.copy()
+    moved[:, :2] = points[:, :2] * to_coarse[[0, 1], [0, 1]] + to_coarse[:2, 2]
+    moved[:, 2] *= to_coarse[0, 0]
+    return replace(coarse, points=np.concatenate([coarse.points, moved]), descriptors=np.concatenate([coarse.descriptors, descriptors]))

@@ -34,13 +34,13 @@ def test_colluders_are_traced_and_nobody_else() -> None:
 
 def test_who_has_the_key_takes_the_mark_off_and_who_guesses_does_not() -> None:
     key = _OWNED.registration.key
-    assert _OWNED.outcome("", without(_OWNED.marked, key)).log_p < _OWNED.outcome("", _OWNED.marked).log_p / 4
+    assert _OWNED.outcome("", without(_OWNED.marked, key)).z < _OWNED.outcome("", _OWNED.marked).z / 4
     assert _OWNED.outcome("", without(_OWNED.marked, bytes(32))).found == 1
 
 
 def test_what_the_small_picture_shows_replaces_what_was_marked() -> None:
     left = _OWNED.outcome("", restored(_OWNED))
-    assert left.log_p < _OWNED.outcome("", _OWNED.marked).log_p
+    assert left.z < _OWNED.outcome("", _OWNED.marked).z / 2
     assert left.psnr is not None
     assert left.psnr > 25
 

@@ -15,7 +15,6 @@ from bench.watermark import plots
 from bench.watermark.run import Run
 from bench.watermark.security import collusion, copying, insider, oracle, removal
 from bench.watermark.security.case import Outcome
-from bench.watermark.significance import z_of
 
 _PICTURES: Final = 12
 _FEW: Final = 3
@@ -50,7 +49,7 @@ def _table(outcomes: Sequence[Sequence[Outcome]]) -> list[dict[str, Any]]:
 
 def _row(what: str, found: Sequence[Outcome]) -> dict[str, Any]:
     psnr = [outcome.psnr for outcome in found if outcome.psnr is not None]
-    z = [z_of(outcome.log_p) for outcome in found]
+    z = [outcome.z for outcome in found]
     return {
         "what": what,
         "pictures": len(found),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -13,22 +12,22 @@ import numpy as np
 from bench.copies.sets import Picture
 from bench.watermark.methods import key_of
 from bench.watermark.quality import psnr
-from matcher.pixels import U8, resized
-from matcher.watermark.detect import MAX_P, detect_all
+from matcher.pixels import U8, gray, resized
+from matcher.watermark.align import align
+from matcher.watermark.detect import MAX_P, detect_all, spectrum, statistic
 from matcher.watermark.embed import embed
 from matcher.watermark.registration import Registration
 
 _SIDE: Final = 1200
-_LEAST_P: Final = 5e-324
 
 
 class Outcome(NamedTuple):
-    """`what` was done; `psnr` of the result against the unmarked original, None where it is bent or turned; `log_p`: -log10 of the p-value,
-    of the mark found least where several were looked for; `found`: the share of the marks that are."""
+    """`what` was done; `psnr` of the result against the unmarked original, None where it is bent or turned; `z` of the mark found least
+    where several were looked for; `found`: the share of the marks that are, by their p-values."""
 
     what: str
     psnr: float | None
-    log_p: float
+    z: float
     found: float
 
 
@@ -41,19 +40,25 @@ class Case:
     marked: U8
     registration: Registration
 
+    def outcome(self, what: str, left: U8, *, comparable: bool = True, registrations: Sequence[Registration] = ()) -> Outcome:
+        """`comparable`: pixel by pixel; `registrations` of this picture: those that are looked for, the case's own by default."""
+        keys = registrations or [self.registration]
+        found = [detection.p_value <= MAX_P for detection in detect_all(left, keys)]
+        return Outcome(what, psnr(self.original, left) if comparable else None, min(_z(left, keys)), float(np.mean(found)))
+
     def blamed(self, what: str, left: U8, innocent: Sequence[Registration]) -> Outcome:
         """The registration that is suspected most, of those whose marks are not in it."""
-        p_values = [detection.p_value for detection in detect_all(left, innocent)]
-        return Outcome(
-            what, psnr(self.original, left), -math.log10(max(min(p_values), _LEAST_P)), float(np.mean(np.array(p_values) <= MAX_P))
-        )
+        found = [detection.p_value <= MAX_P for detection in detect_all(left, innocent)]
+        return Outcome(what, psnr(self.original, left), max(_z(left, innocent)), float(np.mean(found)))
 
-    def outcome(self, what: str, left: U8, *, comparable: bool = True, registrations: Sequence[Registration] = ()) -> Outcome:
-        """`comparable`: pixel by pixel; `registrations`: those that are looked for, the case's own by default."""
-        found = detect_all(left, registrations or [self.registration])
-        least = max(max(detection.p_value for detection in found), _LEAST_P)
-        share = sum(detection.p_value <= MAX_P for detection in found) / len(found)
-        return Outcome(what, psnr(self.original, left) if comparable else None, -math.log10(least), share)
+
+def _z(left: U8, registrations: Sequence[Registration]) -> list[float]:
+    """The statistics themselves: a p-value of double precision ends at 37. 0 where the picture is not found."""
+    aligned = align(gray(left), registrations[0])
+    if aligned is None:
+        return [0.0] * len(registrations)
+    observed = spectrum(aligned)
+    return [statistic(observed, registration.key, aligned.size) for registration in registrations]
 
 
 def case(picture: Picture, side: int = _SIDE) -> Case:

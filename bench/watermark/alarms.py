@@ -25,9 +25,10 @@ from bench.watermark.run import Run
 from bench.watermark.wrong_keys import sigma, statistics, tails, unit
 from matcher.pixels import F32, U8, gray
 from matcher.watermark.align import align
-from matcher.watermark.detect import MAX_P, detect_all, spectrum
+from matcher.watermark.detect import MAX_P, detect_all
 from matcher.watermark.embed import embed
 from matcher.watermark.keys import grid
+from matcher.watermark.residual import spectrum
 
 THRESHOLDS: Final = (0.5, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
 _TRIALS: Final = 1_200_000
@@ -86,7 +87,8 @@ def _spectrum(query: _Query) -> F32 | None:
     marked, registration = embed(rgb, key=key_of(f"another of {query.picture.name}"))
     attacked = ATTACKS[_ATTACKS[query.number % len(_ATTACKS)]](marked if query.marked else rgb, query.picture.name)
     aligned = align(gray(attacked), registration)
-    return unit(spectrum(aligned)) if aligned is not None else None
+    size = attacked.shape[1], attacked.shape[0]
+    return unit(spectrum(aligned, registration, size)) if aligned is not None else None
 
 
 def _shaped(rgb: U8) -> U8:

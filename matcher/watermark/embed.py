@@ -12,12 +12,14 @@ import cv2
 import numpy as np
 
 from matcher.pixels import F32, U8, check_rgb, gray, pixel_hash
-from matcher.watermark.errors import NotSupported
-from matcher.watermark.keys import KEY_BYTES, grid, new_key, pattern, strength
+from matcher.watermark.keys import KEY_BYTES, coefficients, grid, new_key, pattern, secret_key
+from matcher.watermark.masking import strength
+from matcher.watermark.payload import MAX_PAYLOAD, signs
 from matcher.watermark.registration import Registration
 from matcher.watermark.small import small_picture
 
-MIN_PSNR: Final = 45.0
+MIN_PSNR: Final = 48.0
+_ALLOWED: Final = 255.0**2 / 10 ** (MIN_PSNR / 10) - 1 / 12  # rounding adds a twelfth
 MIN_SIDE: Final = 64
 """Pixels of the shorter side at least of a picture that is marked."""
 STRIPE: Final = 256
@@ -30,8 +32,8 @@ def embed(
     """The marked picture (H x W x 3 uint8) and the registration that finds the mark again.
 
     Raises:
-        ValueError: not a picture, smaller than 64 pixels, or a key that has not 32 bytes.
-        NotSupported: payload or secret were asked for.
+        ValueError: not a picture, smaller than 64 pixels, a key that has not 32 bytes, a payload that is not in 0..16777215, or an empty
+            secret.
     """
     change, registration = draw(rgb, key=key, payload=payload, secret=secret, transactional=transactional)
     return add(rgb, change), registration
@@ -45,8 +47,8 @@ def draw(
     Raises what `embed` does.
     """
     check_rgb(rgb)
-    if payload is not None or secret is not None:
-        raise NotSupported("payload and secret are not built yet")
+    if payload is not None and not 0 <= payload <= MAX_PAYLOAD:
+        raise ValueError(f"a payload is a number from 0 to {MAX_PAYLOAD}")
     height, width = rgb.shape[:2]
     if min(width, height) < MIN_SIDE:
         raise ValueError(f"a picture to be marked has sides of at least {MIN_SIDE} pixels")
@@ -54,7 +56,9 @@ def draw(
     if len(key) != KEY_BYTES:
         raise ValueError(f"a key has {KEY_BYTES} bytes")
     small = b"" if transactional else small_picture(rgb)
-    return _change(rgb, key), Registration(key, small, width, height, pixel_hash(rgb))
+    drawn_by = key if secret is None else secret_key(key, secret)
+    registration = Registration(key, small, width, height, pixel_hash(rgb), payload is not None, secret is not None)
+    return _change(rgb, drawn_by, payload or 0), registration
 
 
 def stripes(change: F32, size: tuple[int, int], step: int = STRIPE) -> Iterator[tuple[slice, F32]]:
@@ -85,11 +89,11 @@ def add(rgb: U8, change: F32) -> U8:
     return marked
 
 
-def _change(rgb: U8, key: bytes) -> F32:
+def _change(rgb: U8, key: bytes, payload: int) -> F32:
     height, width = rgb.shape[:2]
     size = grid(width, height)
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if width > size[0] else cv2.INTER_LINEAR)
-    change = pattern(key, size) * strength(gray(np.asarray(small, np.uint8)))
+    drawn = coefficients(key, size)
+    change = pattern(drawn * signs(key, len(drawn), payload), size) * strength(gray(np.asarray(small, np.uint8)))
     power = float(np.mean(change * change))
-    allowed = 255.0**2 / 10 ** (MIN_PSNR / 10)
-    return change * np.float32(min(1.0, np.sqrt(allowed / max(power, 1e-9))))
+    return change * np.float32(min(1.0, np.sqrt(_ALLOWED / max(power, 1e-9))))

@@ -2,8 +2,7 @@
 
     WatermarkError
     ├── RegistrationInvalid   bytes that are no registration, or not one that can be used here
-    ├── KeyInvalid            bytes that are no RSA key, or none that registrations are sealed to
-    └── NotSupported          documented, and not part of this version yet
+    └── KeyInvalid            bytes that are no RSA key, or none that registrations are sealed to
 
 `code` is stable and machine-readable; the message is one sentence for a person.
 """
@@ -35,7 +34,3 @@ class KeyInvalid(WatermarkError, ValueError):
     """Codes: not_a_key, key_too_short, key_too_long."""
 
     default_code = "not_a_key"
-
-
-class NotSupported(WatermarkError, NotImplementedError):
-    default_code = "not_supported"

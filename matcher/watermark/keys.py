@@ -1,23 +1,23 @@
 """Keys, and the pattern that a key draws.
 
-The pattern is Gaussian noise in a band of frequencies of a canonical grid (long side `GRID`), with an amplitude that falls with the square
-root of the frequency so that it survives shrinking. Its coefficients come from SHAKE-256 of the key: who lacks the key cannot tell them
-from noise.
+The pattern is Gaussian noise in a band of frequencies of a canonical grid, with an amplitude that falls with the frequency: what is left of
+it after shrinking and hard compression are its low frequencies. Its coefficients come from SHAKE-256 of the key: who lacks the key cannot
+tell them from noise. A passphrase is mixed into the key by scrypt (RFC 7914).
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from matcher.pixels import F32, U8, fit
+from matcher.pixels import F32, fit
 
 GRID: Final = 1024
 KEY_BYTES: Final = 32
@@ -25,10 +25,9 @@ SCHEME: Final = 1
 """The way of marking that a registration names: it rises with every change of the pattern that detection has to know."""
 BAND: Final = (0.015, 0.2)
 """Cycles per pixel of the canonical grid."""
-_SLOPE: Final = -0.5
-_FLOOR: Final = 0.8
-_TEXTURE: Final = 0.09
-_CEILING: Final = 3.0
+_SLOPE: Final = -1.1
+_ENLARGED: Final = 1.6
+_SCRYPT_COST: Final = 1 << 14
 
 C64 = npt.NDArray[np.complex64]
 
@@ -38,9 +37,19 @@ def new_key() -> bytes:
     return secrets.token_bytes(KEY_BYTES)
 
 
+def secret_key(key: bytes, secret: str) -> bytes:
+    """The key of the pattern where marking took a passphrase: 32 bytes, of 50 ms and 16 MiB. Raises ValueError for an empty one."""
+    if not secret:
+        raise ValueError("a passphrase has at least one character")
+    # one passphrase has several spellings in Unicode, and which is typed depends on the system
+    phrase = unicodedata.normalize("NFC", secret).encode()
+    return hashlib.scrypt(phrase, salt=key, n=_SCRYPT_COST, r=8, p=1, maxmem=64 << 20, dklen=KEY_BYTES)
+
+
 def grid(width: int, height: int) -> tuple[int, int]:
-    """(width, height) of the canonical grid of a picture."""
-    return fit(width, height, GRID)
+    """(width, height) of the canonical grid of a picture: its long side is `GRID`; of a small picture less, so that the whole band is below
+    what its pixels can show."""
+    return fit(width, height, min(GRID, round(_ENLARGED * max(width, height))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,20 +84,10 @@ def coefficients(key: bytes, size: tuple[int, int]) -> C64:
     return np.asarray(radius * np.exp(1j * angle), np.complex64)
 
 
-def pattern(key: bytes, size: tuple[int, int]) -> F32:
-    """The key's pattern on a grid of (width, height) `size`: H x W, mean 0, standard deviation 1."""
+def pattern(coefficients: C64, size: tuple[int, int]) -> F32:
+    """The pattern of these coefficients on a grid of (width, height) `size`: H x W, mean 0, standard deviation 1."""
     where = band(size)
     spectrum = np.zeros((size[1], size[0] // 2 + 1), np.complex64)
-    spectrum[where.rows, where.columns] = coefficients(key, size) * where.amplitude
+    spectrum[where.rows, where.columns] = coefficients * where.amplitude
     drawn = np.fft.irfft2(spectrum, s=(size[1], size[0]))
-    return np.asarray(drawn / drawn.std(), np.float32)
-
-
-def strength(luma: U8 | F32) -> F32:
-    """How much of the pattern each place of a luma picture on the grid (H x W) hides, in gray levels: more in texture, little in sky."""
-    image = np.asarray(luma, np.float32)
-    mean = cv2.boxFilter(image, -1, (15, 15))
-    # the difference of two float32 averages may come out slightly negative
-    deviation = np.sqrt(np.maximum(cv2.boxFilter(image * image, -1, (15, 15)) - mean * mean, 0))
-    bound = np.clip(_FLOOR + _TEXTURE * deviation, _FLOOR, _CEILING)
-    return np.asarray(cv2.GaussianBlur(bound, (0, 0), 6), np.float32)
+    return np.asarray(drawn / max(float(drawn.std()), 1e-9), np.float32)

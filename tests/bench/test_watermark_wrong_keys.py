@@ -11,9 +11,10 @@ import pytest
 from bench.watermark.wrong_keys import sigma, statistics, tails, unit
 from matcher.pixels import F64, gray
 from matcher.watermark.align import align
-from matcher.watermark.detect import spectrum, statistic
+from matcher.watermark.detect import statistic
 from matcher.watermark.embed import embed
 from matcher.watermark.keys import C64, grid
+from matcher.watermark.residual import spectrum
 from tests.matcher.pictures import jpeg, photo, resize
 
 _SHAPE = (600, 400)
@@ -28,9 +29,10 @@ def _observed() -> tuple[C64, ...]:
     for seed in range(_PICTURES):
         rgb = photo(seed, *_SHAPE)
         marked, registration = embed(rgb, key=bytes([seed]) * 32)
-        aligned = align(gray(jpeg(resize(marked if seed % 2 else rgb, 0.8), 60)), registration)
+        query = jpeg(resize(marked if seed % 2 else rgb, 0.8), 60)
+        aligned = align(gray(query), registration)
         assert aligned is not None
-        found.append(spectrum(aligned))
+        found.append(spectrum(aligned, registration, (query.shape[1], query.shape[0])))
     return tuple(found)
 
 

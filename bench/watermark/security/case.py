@@ -14,9 +14,10 @@ from bench.watermark.methods import key_of
 from bench.watermark.quality import psnr
 from matcher.pixels import U8, gray, resized
 from matcher.watermark.align import align
-from matcher.watermark.detect import MAX_P, detect_all, spectrum, statistic
+from matcher.watermark.detect import MAX_P, detect_all, statistic
 from matcher.watermark.embed import embed
 from matcher.watermark.registration import Registration
+from matcher.watermark.residual import spectrum
 
 _SIDE: Final = 1200
 
@@ -57,7 +58,7 @@ def _z(left: U8, registrations: Sequence[Registration]) -> list[float]:
     aligned = align(gray(left), registrations[0])
     if aligned is None:
         return [0.0] * len(registrations)
-    observed = spectrum(aligned)
+    observed = spectrum(aligned, registrations[0], (left.shape[1], left.shape[0]))
     return [statistic(observed, registration.key, aligned.size) for registration in registrations]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.copies.sets import Picture
 from bench.copies.work import followed, spread
-from bench.watermark import plots
+from bench.watermark import doubts, plots
 from bench.watermark.attacks import ATTACKS
 from bench.watermark.methods import key_of
 from bench.watermark.run import Run
@@ -37,6 +37,8 @@ _BATCH: Final = 64
 _SHAPE: Final = (1200, 800)
 """Width and height that all pictures are cut to."""
 _ATTACKS: Final = ("jpeg_50", "resize_50", "crop_50", "gray", "page", "rotate_5", "noise_5", "posted_twice")
+_PAYLOADS: Final = 4_000
+_QUICK_PAYLOADS: Final = 200
 _WHOLE: Final = 120
 """Queries that go through `detect_all`, with `_WHOLE_KEYS` keys each."""
 _WHOLE_KEYS: Final = 1_000
@@ -50,25 +52,32 @@ class _Query(NamedTuple):
 
 def run(run: Run) -> dict[str, Any]:
     cv2.setNumThreads(1)
-    return {"keys": _many_keys(run), "whole": _whole(run)}
+    originals, copies = (_observed(run, marked) for marked in (False, True))
+    count = _QUICK_PAYLOADS if run.quick else _PAYLOADS
+    return {
+        "keys": _many_keys({"originals": originals, "copies with another key": copies}, _QUICK_TRIALS if run.quick else _TRIALS),
+        "whole": _whole(run),
+        "payloads": doubts.wrong_keys(originals, grid(*_SHAPE), count),
+        "drowned": doubts.drowned(copies, grid(*_SHAPE), count // 4),
+    }
 
 
-def _many_keys(run: Run) -> dict[str, Any]:
+def _observed(run: Run, marked: bool) -> dict[str, F32]:
+    """What detection correlates with keys, by the picture's name."""
+    queries = [_Query(picture, number, marked) for number, picture in enumerate(run.pictures)]
+    found = spread(_spectrum, queries, "marked copies" if marked else "originals")
+    return {query.picture.name: x for query, x in zip(queries, found, strict=True) if x is not None}
+
+
+def _many_keys(kinds: Mapping[str, Mapping[str, F32]], wanted: int) -> dict[str, Any]:
     """Half of the trials on originals, half on copies with another key."""
-    kinds: dict[str, list[F32]] = {}
-    for marked in (False, True):
-        queries = [_Query(picture, number, marked) for number, picture in enumerate(run.pictures)]
-        found = spread(_spectrum, queries, "marked copies" if marked else "originals")
-        kinds["copies with another key" if marked else "originals"] = [x for x in found if x is not None]
-    wanted = _QUICK_TRIALS if run.quick else _TRIALS
-    p = {kind: _p_values(kind, np.stack(found), wanted // 2) for kind, found in kinds.items()}
+    p = {kind: _p_values(kind, np.stack(list(found.values())), wanted // len(kinds)) for kind, found in kinds.items()}
     everything = np.concatenate(list(p.values()))
     return {
         "pictures": {kind: len(found) for kind, found in kinds.items()},
         "trials": len(everything),
         "rows": [{"p": threshold, **sigma(everything, threshold)} for threshold in THRESHOLDS],
         "alarms": int((everything <= MAX_P).sum()),
-        "trials_of_a_kind": min(len(values) for values in p.values()),
         "least_p": float(everything.min()),
     }
 
@@ -101,7 +110,7 @@ def _shaped(rgb: U8) -> U8:
 
 
 def _whole(run: Run) -> dict[str, Any]:
-    """Everything that detection does, with many keys for each picture: p-values count them all, so none may be small."""
+    """Everything that detection does, with many keys for each picture, half of them with payloads: p counts them all, so none may be small."""
     queries = [_Query(picture, number, bool(number % 2)) for number, picture in enumerate(run.few(_WHOLE, 4))]
     keys = 50 if run.quick else _WHOLE_KEYS
     found = spread(partial(_alarms, keys=keys), queries, "wrong keys through detect_all")
@@ -122,7 +131,7 @@ def _alarms(query: _Query, keys: int) -> tuple[bool, float]:
     rgb, name = query.picture.load(), query.picture.name
     marked, registration = embed(rgb, key=key_of(f"another of {name}"))
     attacked = ATTACKS[_ATTACKS[query.number // 2 % len(_ATTACKS)]](marked if query.marked else rgb, name)
-    wrong = [replace(registration, key=key_of(f"wrong {number} of {name}")) for number in range(keys)]
+    wrong = [replace(registration, key=key_of(f"wrong {n} of {name}"), payload=bool(n % 2)) for n in range(keys)]
     found = detect_all(attacked, wrong)
     return found[0].transform is not None, min(detection.p_value for detection in found)
 
@@ -146,6 +155,22 @@ def markdown(result: Mapping[str, Any]) -> list[str]:
         "",
         f"Through `detect_all`: {whole['queries']} queries ({whole['aligned']} aligned) with {whole['keys']:,} wrong keys each, "
         f"{whole['pairs']:,} pairs, all counted in p: alarms {whole['alarms']}, least p-value {whole['least_p']:.2g}; {_below(whole)}.",
+        "",
+        *_payloads(result["payloads"], result["drowned"]),
+    ]
+
+
+def _payloads(wrong: Mapping[str, Any], drowned: Mapping[str, Any]) -> list[str]:
+    below = ", ".join(f"{share:.3f} at p <= {level}" for level, share in wrong["below"].items())
+    rows = [f"| {row['doubt']:g} | {row['said']:,} | {row['wrong']} | {row['doubt'] * row['trials']:.3g} |" for row in drowned["rows"]]
+    return [
+        f"Payloads of {wrong['trials']:,} wrong keys, the likeliest of 2^24 each: {below}; alarms {wrong['alarms']}.",
+        "",
+        f"Right keys whose mark is nearly drowned, {drowned['trials']:,} trials; a wrong number is the likeliest in {drowned['wrong']:,}:",
+        "",
+        "| doubt at most | payloads said | wrong ones | allowed |",
+        "|---|---|---|---|",
+        *rows,
     ]
 
 

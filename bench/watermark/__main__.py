@@ -40,7 +40,7 @@ PARTS: Final[Mapping[str, ModuleType]] = {
     "security": security,
 }
 _PACKAGES: Final = ("pillow", "numpy", "opencv-python-headless", "scikit-image", "onnxruntime", "pywavelets")
-_QUICK: Final = ("jpeg_50", "jpeg_10", "resize_25", "crop_25", "crop_10", "rotate_15", "mirror", "gray", "page", "posted_twice")
+_QUICK: Final = ("jpeg_50", "jpeg_10", "resize_25", "crop_25", "crop_10", "rotate_15", "page", "posted_twice")
 _FEW: Final = 6
 """Pictures of a quick run."""
 

@@ -112,7 +112,7 @@ def _shaped(rgb: U8) -> U8:
 def _whole(run: Run) -> dict[str, Any]:
     """All that detection does, with many keys for each picture, half of them with payloads: p counts them all, so none may be small."""
     queries = [_Query(picture, number, bool(number % 2)) for number, picture in enumerate(run.few(_WHOLE, 4))]
-    keys = 50 if run.quick else _WHOLE_KEYS
+    keys = 20 if run.quick else _WHOLE_KEYS
     found = spread(partial(_alarms, keys=keys), queries, "wrong keys through detect_all")
     return {
         "queries": len(queries),

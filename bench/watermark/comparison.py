@@ -24,7 +24,7 @@ def run(run: Run) -> dict[str, Any]:
     at_full = [ZERO_BIT, PAYLOAD, *(f"{ZERO_BIT}, strength x {times:g}" for times in STRENGTHS)]
     at_full += [name for name in PEERS if name != RIVAGAN] if run.peers else []
     small = [f"{PAYLOAD}, {SMALL_SIDE} px", *([RIVAGAN] if run.peers else [])]
-    asked = [(name, run.few(_PICTURES, 4)) for name in at_full] + [(name, run.few(_SMALL, 1)) for name in small]
+    asked = [(name, run.few(_PICTURES, 2)) for name in at_full] + [(name, run.few(_SMALL, 1)) for name in small]
     return {"rows": [_row(run.attempt(name, pictures, run.suite), run.suite) for name, pictures in asked]}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from bench.copies.sets import Picture
 from bench.watermark.gallery import difference, smoothest
 from bench.watermark.security.case import case
 from bench.watermark.security.collusion import MIXES, mixed
+from bench.watermark.security.estimate import shown, taken_off
 from bench.watermark.security.insider import restored, without
 from bench.watermark.security.oracle import _least
 from bench.watermark.security.removal import bent
@@ -66,3 +68,10 @@ def test_the_smoothest_part_is_found() -> None:
 def test_z_of_p() -> None:
     assert z_of(9.0) == pytest.approx(5.998, abs=1e-3)
     assert (z_of(0.0), z_of(400.0)) == (0.0, MOST)
+
+
+def test_what_shows_of_a_mark_is_guessed_from_the_copy_alone() -> None:
+    soft = case(Picture("soft", lambda: np.asarray(cv2.GaussianBlur(photo(6, 480, 360), (0, 0), 9), np.uint8)))
+    numbers = shown(soft.marked)
+    assert np.array_equal(taken_off(soft.marked, numbers, 0), soft.marked)
+    assert soft.outcome("", taken_off(soft.marked, numbers, 1)).z < 0.9 * soft.outcome("", soft.marked).z

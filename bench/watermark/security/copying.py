@@ -11,15 +11,19 @@ import numpy as np
 from bench.copies.sets import Picture, sample
 from bench.watermark.methods import key_of
 from bench.watermark.security.case import Case, Outcome, case
+from bench.watermark.security.estimate import shown, taken_off
 from bench.watermark.security.removal import wavelet
 from matcher.pixels import F32, U8, resized_to
 from matcher.watermark.embed import embed
+from matcher.watermark.keys import C64
 
 _OTHER: Final = "coffee.png"
 _NOISE: Final = 5.0
 """Gray levels that are taken for the mark when a picture is denoised."""
 _SHAPE: Final = (1024, 683)
-_STRENGTHS: Final = (1, 2, 4, 8, 16, 32)
+"""Width and height that pictures with one key are brought to: their grid, so that the same pattern lies in the same place."""
+_STRENGTHS: Final = (0.5, 1, 2, 4, 8, 16)
+"""Times the default."""
 
 
 def attack(picture: Picture) -> list[Outcome]:
@@ -39,22 +43,20 @@ def attack(picture: Picture) -> list[Outcome]:
 
 
 def one_key(pictures: Sequence[Picture], victim: Picture) -> list[Outcome]:
-    """The pattern is estimated from what denoising takes from all pictures but the victim, and taken off that, as weakly as suffices."""
+    """The pattern is estimated from all pictures but the victim, and taken off that, as weakly as suffices."""
     key = key_of("one for all")
     owned = _case(victim, key)
-    left = [_left(_case(picture, key).marked) for picture in pictures if picture is not victim]
+    seen = [shown(_case(picture, key).marked) for picture in pictures if picture is not victim]
     outcomes = [owned.outcome("nothing", owned.marked)]
-    for count in sorted({min(count, len(left)) for count in (3, 10, len(left))}):
-        estimate = np.mean(left[:count], axis=0)
-        outcomes.append(_weakest(owned, estimate, count))
+    for count in sorted({min(count, len(seen)) for count in (3, 10, len(seen))}):
+        outcomes.append(_weakest(owned, np.asarray(np.mean(seen[:count], axis=0), np.complex64), count))
     return outcomes
 
 
-def _weakest(owned: Case, estimate: F32, count: int) -> Outcome:
+def _weakest(owned: Case, numbers: C64, count: int) -> Outcome:
     what = f"the pattern as {count} others show it, taken off until it is not found"
-    size = float(np.sqrt(np.mean((owned.marked.astype(np.float32) - owned.original) ** 2) / np.mean(estimate**2)))
-    for strength in _STRENGTHS:
-        outcome = owned.outcome(what, _added(owned.marked, -strength * size * estimate))
+    for times in _STRENGTHS:
+        outcome = owned.outcome(what, taken_off(owned.marked, numbers, times))
         if not outcome.found:
             break
     return outcome

@@ -1,4 +1,4 @@
-"""Who has one marked copy and knows the algorithm: denoising, compression, bending, and marks of his own over it."""
+"""Who has one marked copy and knows the algorithm: denoising, compression, bending, other marks over it, what shows of its mark."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from bench.copies.sets import Picture
 from bench.watermark.attacks import blurred
 from bench.watermark.methods import key_of
 from bench.watermark.security.case import Case, Outcome, case
+from bench.watermark.security.estimate import shown, taken_off
 from matcher.pixels import U8
 from matcher.watermark.embed import add, draw, embed
 
 _MARKS: Final = (1, 3, 10)
 _BENT: Final = (2, 4, 8)
 """Pixels."""
+_TIMES: Final = (1, 1.5, 2, 3, 4)
 _WAVES: Final = 3
 
 
@@ -32,6 +34,7 @@ def attack(picture: Picture) -> list[Outcome]:
         *(owned.outcome(f"bent by up to {pixels} pixels", bent(owned.marked, pixels, owned.name), comparable=False) for pixels in _BENT),
         owned.outcome("printed and scanned (simulated)", attacks.ATTACKS["print_scan"](owned.marked, owned.name), comparable=False),
         *_marked_over(owned),
+        *(owned.outcome(f"what shows of its mark, taken off {t:g} times", taken_off(owned.marked, shown(owned.marked), t)) for t in _TIMES),
     ]
 
 

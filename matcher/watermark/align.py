@@ -5,8 +5,11 @@ Nothing here sees a key, so whatever it chooses costs the p-value nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from math import log
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,9 +19,10 @@ from matcher.copies.features import Fingerprint, fingerprint_gray, to_small
 from matcher.copies.geometry import Model, agree
 from matcher.pixels import F32, F64, U8, flip, scaling
 from matcher.watermark.pyramid import Pyramid
-from matcher.watermark.refine import Settled, Sides
+from matcher.watermark.refine import Settled, Sides, corners_move
 from matcher.watermark.registration import Registration
 from matcher.watermark.small import Reference, reference, with_finer_features
+from matcher.watermark.sweep import places
 
 _MODELS: Final[tuple[Model, ...]] = ("scale", "affine")
 """A slant is left to the fine step."""
@@ -28,10 +32,18 @@ _MIN_SCORE: Final = -2.0
 _COARSE: Final = (96,)
 _FINE: Final = (192, 384)
 _CLEAR: Final = (8.0, 0.85)
-_SURE: Final = (16.0, 0.9)
+_SURE: Final = (16.0, 0.95)
+_LIKELY: Final = (30.0, 0.5)
+_WORTH: Final = (4.0, 0.15)
 _LEAST: Final = (6.0, 0.2)
-"""How many blocks with detail have to agree, and which share of them: to look closer, no further, and at all."""
-_BEST: Final = 2
+"""How many blocks with detail have to agree, and which share of them: to look closer at once, and to look no further then; to leave it at
+the best of one way of looking; to look closer at all, and to be the picture at all."""
+_BEST: Final = 3
+_SAME_PLACE: Final = 0.02
+_SAME_SHAPE: Final = 0.02
+_PLACES: Final = 3
+_TURNS: Final = [float(turn) for turn in np.deg2rad([-20, -16, -12, -8, -4, 4, 8, 12, 16, 20])]
+_ZOOMS: Final = 1.06 ** np.arange(-10, 24)
 _MIN_SEEN: Final = 2_000
 
 
@@ -64,6 +76,10 @@ class _Query:
             self._forms[flipped] = Pyramid.of(np.ascontiguousarray(self._image[:, ::-1]) if flipped else self._image)
         return self._forms[flipped]
 
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint_gray(self._image)
+
 
 class _Start(NamedTuple):
     """`transform`: 3 x 3, grid -> query, or its mirror where `flipped`."""
@@ -84,30 +100,53 @@ class _Found(NamedTuple):
         return self.settled.agree >= least[0] and self.settled.share >= least[1]
 
 
-def align(query: U8, registration: Registration, print_: Fingerprint | None = None) -> Aligned | None:
+def align(query: U8, registration: Registration, print_: Fingerprint | None = None, *, thorough: bool = False) -> Aligned | None:
     """The query (H x W luma) over the registered picture; None where it shows another picture.
 
     `print_` is the query's fingerprint, in pixels of `query`, where it is there already. Raises RegistrationInvalid.
     """
     known = reference(registration)
     image = _Query(query)
-    found = _locate(known, image, print_ or fingerprint_gray(query))
+    found = _locate(known, image, print_, thorough)
     return None if found is None else _lay(known, image, found)
 
 
-def _locate(known: Reference, image: _Query, print_: Fingerprint) -> _Found | None:
-    """The start that the pixels agree with best once it is settled; the first that is clear."""
+def _locate(known: Reference, image: _Query, print_: Fingerprint | None, thorough: bool) -> _Found | None:
+    """The start that the pixels agree with best once it is settled; costlier ways are only tried where those before lead nowhere."""
     tried: list[_Found] = []
-    for start in _starts(known, print_):
-        coarse = _settled(known, image, start, _COARSE)
-        tried.append(coarse)
-        if coarse.passes(_CLEAR):
-            fine = _settled(known, image, coarse.start, _FINE)
-            if fine.passes(_SURE):
-                return fine
-    best = sorted(tried, key=lambda found: -found.settled.weight)[:_BEST]
-    found = max((_settled(known, image, each.start, _FINE) for each in best), key=lambda found: found.settled.weight, default=None)
-    return found if found is not None and found.passes(_LEAST) else None
+    for starts in _ways(known, image, print_, thorough):
+        for start in starts:
+            coarse = _settled(known, image, start, _COARSE)
+            tried.append(coarse)
+            if coarse.passes(_CLEAR):
+                fine = _settled(known, image, coarse.start, _FINE)
+                if fine.passes(_SURE):
+                    return fine
+        best = _best(known, image, tried)
+        if best is not None and best.passes(_LIKELY):
+            return best
+    return best if best is not None and best.passes(_LEAST) else None
+
+
+def _best(known: Reference, image: _Query, tried: Sequence[_Found]) -> _Found | None:
+    """The best of the best few, settled finely."""
+    few = _different(sorted((each for each in tried if each.passes(_WORTH)), key=lambda found: -found.settled.weight), image.size)
+    return max((_settled(known, image, each.start, _FINE) for each in few), key=lambda found: found.settled.weight, default=None)
+
+
+def _different(found: Sequence[_Found], size: tuple[int, int]) -> list[_Found]:
+    """The first few that do not lie where one before lies."""
+    kept: list[_Found] = []
+    for each in found:
+        if len(kept) < _BEST and not any(each.flipped == one.flipped and _near(each.settled, one.settled, size) for one in kept):
+            kept.append(each)
+    return kept
+
+
+def _near(a: Settled, b: Settled, size: tuple[int, int]) -> bool:
+    """Whether two transforms (grid -> query of that size) put the corners of the query at much the same places."""
+    step = a.transform @ np.linalg.inv(b.transform)
+    return corners_move(step, size) < _SAME_PLACE * max(size)
 
 
 def _sides(known: Reference, image: _Query, flipped: bool) -> Sides:
@@ -118,16 +157,42 @@ def _settled(known: Reference, image: _Query, start: _Start, sides: tuple[int, .
     return _Found(_sides(known, image, start.flipped).settled(start.transform, sides), start.flipped)
 
 
-def _starts(known: Reference, print_: Fingerprint) -> Iterator[_Start]:
-    """Where the query's features are those of the registered picture; finer features, for crops, where the first lead nowhere."""
-    for registered in (known.fingerprint, with_finer_features(known)):
-        to_query = np.linalg.inv(scaling((print_.width, print_.height), print_.small))
-        to_registered = to_small(registered) @ scaling(known.grid, (registered.width, registered.height))
-        for flipped, pairs in enumerate(correspond(registered, print_)):
-            for model in _MODELS:
-                geometry = agree(pairs, registered.small, print_.small, model, _TESTS, _MIN_SCORE)
-                if geometry is not None:
-                    yield _Start(to_query @ geometry.transform @ to_registered, bool(flipped))
+def _ways(known: Reference, image: _Query, print_: Fingerprint | None, thorough: bool) -> Iterator[Iterator[_Start]]:
+    """What may be, the likeliest first and the costliest last."""
+    yield chain(_whole(known, image), _by_features(known, known.fingerprint, image, print_))
+    native = known.pyramid.size[0] / known.size[0]
+    yield _swept(known, image, [native])
+    yield _by_features(known, with_finer_features(known), image, print_)
+    if thorough:
+        yield _swept(known, image, [native], _TURNS, level=1)
+        yield _swept(known, image, native * _ZOOMS, level=1)
+
+
+def _whole(known: Reference, image: _Query) -> Iterator[_Start]:
+    """The whole picture at another size."""
+    (width, height), (w, h) = known.size, image.size
+    if abs(log(width * h / (height * w))) < _SAME_SHAPE + 0.5 / min(image.size):
+        for flipped in (False, True):
+            yield _Start(scaling(known.grid, image.size), flipped)
+
+
+def _by_features(known: Reference, registered: Fingerprint, image: _Query, print_: Fingerprint | None) -> Iterator[_Start]:
+    seen = print_ or image.fingerprint
+    to_query = np.linalg.inv(scaling((seen.width, seen.height), seen.small))
+    to_registered = to_small(registered) @ scaling(known.grid, (registered.width, registered.height))
+    for flipped, pairs in enumerate(correspond(registered, seen)):
+        for model in _MODELS:
+            geometry = agree(pairs, registered.small, seen.small, model, _TESTS, _MIN_SCORE)
+            if geometry is not None:
+                yield _Start(to_query @ geometry.transform @ to_registered, bool(flipped))
+
+
+def _swept(known: Reference, image: _Query, zooms: Iterable[float], turns: Sequence[float] = (0.0,), level: int = 0) -> Iterator[_Start]:
+    """A part of the picture, in pixels of the small picture for one of the query."""
+    to_small = scaling(known.grid, known.pyramid.size)
+    found = [(place, flipped) for flipped in (False, True) for place in places(known.pyramid, image.form(flipped), zooms, turns, level)]
+    for place, flipped in sorted(found, key=lambda each: -each[0].clear)[:_PLACES]:
+        yield _Start(place.transform @ to_small, flipped)
 
 
 def _lay(known: Reference, image: _Query, found: _Found) -> Aligned | None:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from matcher.pixels import F32, F64
 
@@ -22,6 +23,9 @@ _REWEIGHTED: Final = 4
 _TOLERANCE: Final = 0.3
 """Pixels that a block may miss by and still count, at least."""
 _FREE: Final = 8
+_SIMILARITY: Final = np.array([[1, 0, 0, 0, 1, 0, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1, 0, 0.0]])
+_UNSURE: Final = 0.05
+"""Pixels that any block may be wrong by, beside what is seen of that."""
 _CLEARLY: Final = 6.0
 """F above which a model is too simple."""
 _SPOTS: Final = 4.0
@@ -100,15 +104,16 @@ def _means(image: F32) -> F32:
     return np.asarray(cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def step(votes: Votes, free: int) -> tuple[F64, Votes] | None:
-    """3 x 3 in pixels: the shifts that the blocks agree on, affine (6 free) or projective (8), and the votes weighted by how far they miss
-    it (Tukey's biweight: what lies over one of the pictures says nothing). None where they fix none."""
+def step(votes: Votes, free: int, tolerance: float = _TOLERANCE) -> tuple[F64, Votes] | None:
+    """3 x 3 in pixels: what the blocks agree on, a similarity (4 free), affine (6) or projective (8), and the votes weighted by how far
+    they miss it (Tukey's biweight: what lies over one of the pictures says nothing). None where they fix none."""
     if len(votes.middles) < free // 2:
         return None
     middle = votes.middles.mean(axis=0)
     unit = max(1.0, float(np.abs(votes.middles - middle).max()))
     x, y = ((votes.middles - middle) / unit).T
-    columns = _columns(x, y)[:free]
+    basis = _SIMILARITY if free == 4 else np.eye(_FREE)[:free]
+    columns = np.tensordot(basis, _columns(x, y), 1)
     weighted, numbers = votes, np.zeros(free)
     for _ in range(_REWEIGHTED):
         found = _solved(columns, weighted.tensors, votes.shifts)
@@ -116,10 +121,11 @@ def step(votes: Votes, free: int) -> tuple[F64, Votes] | None:
             return None
         numbers = found
         miss = np.hypot(*(np.tensordot(numbers, columns, 1) - votes.shifts).T)
-        weighted = votes.weighted((1 - np.minimum(miss / max(_TOLERANCE, 3 * float(np.median(miss))), 1) ** 2) ** 2)
+        weighted = votes.weighted((1 - np.minimum(miss / max(tolerance, 3 * float(np.median(miss))), 1) ** 2) ** 2)
+    told = numbers @ basis
     made = np.eye(3)
-    made[:2] += numbers[:6].reshape(2, 3) / [unit, unit, unit]
-    made[2, : free - 6] -= numbers[6:] / unit
+    made[:2] += told[:6].reshape(2, 3) / unit
+    made[2, :2] -= told[6:] / unit
     to_unit = np.array([[1 / unit, 0, -middle[0] / unit], [0, 1 / unit, -middle[1] / unit], [0, 0, 1]])
     return np.asarray(np.linalg.inv(to_unit) @ made @ to_unit), weighted
 
@@ -134,13 +140,13 @@ def _columns(x: F64, y: F64) -> F64:
 
 def _solved(columns: F64, tensors: F64, aims: F64) -> F64 | None:
     """Least squares: the numbers (k) of `columns` (k x n x 2) that come nearest to `aims` (n x 2) by the blocks' tensors."""
-    told = np.einsum("kni,nij->knj", columns, tensors)
-    flat = told.reshape(len(columns), -1)
-    matrix = flat @ columns.reshape(len(columns), -1).T
+    (right, down), (xx, xy, yy) = (columns[..., 0], columns[..., 1]), (tensors[:, 0, 0], tensors[:, 0, 1], tensors[:, 1, 1])
+    across, along = right * xx + down * xy, right * xy + down * yy
+    matrix = across @ right.T + along @ down.T
     if not np.trace(matrix) > 1e-6:
         return None
     matrix[np.diag_indices(len(matrix))] += 1e-6 * np.trace(matrix) / len(matrix)
-    return np.asarray(np.linalg.solve(matrix, flat @ aims.ravel()))
+    return np.asarray(np.linalg.solve(matrix, across @ aims[:, 0] + along @ aims[:, 1]))
 
 
 def simplest(votes: Votes, at: F64, original: F64) -> F64 | None:
@@ -160,32 +166,60 @@ def simplest(votes: Votes, at: F64, original: F64) -> F64 | None:
         miss = points - aims
         return float(np.einsum("ni,nij,nj->", miss, tensors, miss))
 
+    unsure = _UNSURE**2 * float(np.trace(full[1].tensors, axis1=1, axis2=2).sum())
     least = left(_moved(at @ full[0], votes.middles))
     count = max(1.0, (2 * len(aims) - _FREE) / _SPOTS)
-    for columns, base, model in _models(source):
+    middle = source.mean(axis=0)
+    unit = max(1.0, float(np.abs(source - middle).max()))
+    to_unit = _matrix(1 / unit, 0, -middle[0] / unit, 0, 1 / unit, -middle[1] / unit)
+    for columns, model in _models((source - middle) / unit):
+        # with one scale to the pixel nothing is left but a shift
+        base = source if model is _shift else np.zeros_like(source)
         numbers = _solved(columns, tensors, aims - base)
         if numbers is None:
             continue
         points = base + np.tensordot(numbers, columns, 1)
-        if left(points) - least <= _CLEARLY * (_FREE - len(numbers)) * max(least, 1e-9) / count:
-            return model(numbers)
+        if left(points) - least <= _CLEARLY * (_FREE - len(numbers)) * (least + unsure) / count:
+            return model(numbers) if model is _shift else model(numbers) @ to_unit
     return None
 
 
-def _models(source: F64) -> Iterator[tuple[F64, F64, Callable[[F64], F64]]]:
-    """From the simplest on: columns (k x n x 2), what is there without them (n x 2), and the 3 x 3 transform of k numbers."""
-    (x, y), (one, none) = source.T, (np.ones(len(source)), np.zeros(len(source)))
-    zero = np.zeros_like(source)
+Numbers = npt.NDArray[np.float64]
+
+
+def _shift(n: Numbers) -> F64:
+    return _matrix(1, 0, n[0], 0, 1, n[1])
+
+
+def _scale(n: Numbers) -> F64:
+    return _matrix(n[0], 0, n[1], 0, n[0], n[2])
+
+
+def _stretch(n: Numbers) -> F64:
+    return _matrix(n[0], 0, n[2], 0, n[1], n[3])
+
+
+def _similarity(n: Numbers) -> F64:
+    return _matrix(n[0], -n[1], n[2], n[1], n[0], n[3])
+
+
+def _affine(n: Numbers) -> F64:
+    return _matrix(n[0], n[1], n[4], n[2], n[3], n[5])
+
+
+def _models(points: F64) -> Iterator[tuple[F64, Callable[[Numbers], F64]]]:
+    """From the simplest on: columns (k x n x 2) at n points, and the 3 x 3 transform of k numbers."""
+    (x, y), (one, none) = points.T, (np.ones(len(points)), np.zeros(len(points)))
 
     def of(*columns: tuple[F64, F64]) -> F64:
         return np.stack([np.stack(column, -1) for column in columns])
 
     shift = ((one, none), (none, one))
-    yield of(*shift), source, lambda n: _matrix(1, 0, n[0], 0, 1, n[1])
-    yield of((x, y), *shift), zero, lambda n: _matrix(n[0], 0, n[1], 0, n[0], n[2])
-    yield of((x, none), (none, y), *shift), zero, lambda n: _matrix(n[0], 0, n[2], 0, n[1], n[3])
-    yield of((x, y), (-y, x), *shift), zero, lambda n: _matrix(n[0], -n[1], n[2], n[1], n[0], n[3])
-    yield of((x, none), (y, none), (none, x), (none, y), *shift), zero, lambda n: _matrix(n[0], n[1], n[4], n[2], n[3], n[5])
+    yield of(*shift), _shift
+    yield of((x, y), *shift), _scale
+    yield of((x, none), (none, y), *shift), _stretch
+    yield of((x, y), (-y, x), *shift), _similarity
+    yield of((x, none), (y, none), (none, x), (none, y), *shift), _affine
 
 
 def _matrix(*numbers: float) -> F64:

@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from matcher.pixels import F64, scaling
+from matcher.pixels import F32, F64, scaling
 from matcher.watermark.pull import Pull, simplest, step
 from matcher.watermark.pyramid import Frame, Pyramid
 
-_FREE: Final = (6, 6, 8, 8, 8)
+_STEPS: Final = ((4, 3.0), (6, 1.5), (8, 0.8), (8, 0.4))
 _FARTHEST: Final = 0.25
 """Of the frame's long side: a step that goes farther leads away."""
 _SETTLED: Final = 0.05
@@ -58,39 +58,43 @@ class Sides:
         return found
 
     def _stepped(self, transform: F64, frame: Frame) -> Settled:
-        """At one frame, affine before projective, until it stays where it is."""
-        at, pull = transform @ frame.to_grid, self._pull(transform, frame)
-        for free in _FREE:
-            made = step(pull.votes(), free)
-            if made is None or not (far := _moved(made[0], frame.size)) < _FARTHEST * max(frame.size):
+        """At one frame, a similarity before a slant, until it stays where it is."""
+        at, known = transform @ frame.to_grid, self._known(frame)
+        pull = self._pull(known, at, frame)
+        for free, tolerance in _STEPS:
+            made = step(pull.votes(), free, tolerance)
+            if made is None or not (far := corners_move(made[0], frame.size)) < _FARTHEST * max(frame.size):
                 break
             at = at @ made[0]
-            transform = at @ np.linalg.inv(frame.to_grid)
-            pull = self._pull(transform, frame)
-            if far < _SETTLED and free == _FREE[-1]:
+            pull = self._pull(known, at, frame)
+            if far < _SETTLED and free == _STEPS[-1][0]:
                 break
-        return Settled(transform / transform[2, 2], *pull.agreement)
+        found = at @ np.linalg.inv(frame.to_grid)
+        return Settled(found / found[2, 2], *pull.agreement)
 
     def simplest(self, transform: F64, side: int) -> F64:
         """The transform (grid -> query) by the simplest model that explains what is seen as well."""
         frame = self.frame(transform, side)
         if frame is None:
             return transform
-        to_original = scaling(self.grid, self.size)
+        to_original, known = scaling(self.grid, self.size), self._known(frame)
         for _ in range(_ROUNDS):
-            model = simplest(self._pull(transform, frame).votes(), transform @ frame.to_grid, to_original @ frame.to_grid)
+            at = transform @ frame.to_grid
+            model = simplest(self._pull(known, at, frame).votes(), at, to_original @ frame.to_grid)
             if model is None:
                 break
             transform = np.asarray(model @ to_original)
         return transform
 
-    def _pull(self, transform: F64, frame: Frame) -> Pull:
-        at = transform @ frame.to_grid
-        known = self.known.warp(scaling(self.grid, self.known.size) @ frame.to_grid, frame.size)
-        return Pull.of(known, self.query.warp(at, frame.size), self.query.shown(at, frame.size))
+    def _known(self, frame: Frame) -> F32:
+        return self.known.warp(scaling(self.grid, self.known.size) @ frame.to_grid, frame.size)
+
+    def _pull(self, known: F32, at: F64, frame: Frame) -> Pull:
+        """`at`: 3 x 3, frame -> query."""
+        return Pull.of(known, self.query.warp_roughly(at, frame.size), self.query.shown(at, frame.size))
 
 
-def _moved(made: F64, size: tuple[int, int]) -> float:
+def corners_move(made: F64, size: tuple[int, int]) -> float:
     """How far (pixels) the farthest corner of a frame goes."""
     corners = np.array([[0, 0, 1], [size[0], 0, 1], [0, size[1], 1], [size[0], size[1], 1]], float)
     after = corners @ made.T

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ _FEW: Final = 3
 """Pictures for the attackers that ask thousands of times."""
 _COLLUDERS: Final = "copies with different keys"
 _HEAD: Final = ("| what is done | PSNR, dB | found at p <= 1e-9 | z: median | lowest |", "|---|---|---|---|---|")
+_WITH_ONE_KEY: Final = 40
 Attacker = Callable[[Picture], Sequence[Outcome]]
 
 
@@ -35,7 +37,9 @@ def run(run: Run) -> dict[str, Any]:
         ("a detector to ask", oracle.quick if run.quick else oracle.attack, few),
     ]
     found = {name: _table(spread(attacker, chosen, f"security: {name}")) for name, attacker, chosen in asked}
-    found["pictures marked with one key"] = _table([copying.one_key(run.few(40, 4), victim) for victim in few])
+    found["pictures marked with one key"] = _table(
+        spread(partial(copying.one_key, run.few(_WITH_ONE_KEY, 4)), few, "security: pictures marked with one key")
+    )
     return {"pictures": len(pictures), "attackers": found}
 
 

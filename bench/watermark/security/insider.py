@@ -5,6 +5,7 @@ A secret keeps the pattern from him, not the small picture.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from typing import Final
 
@@ -16,8 +17,10 @@ from bench.copies.sets import Picture
 from bench.watermark.methods import key_of
 from bench.watermark.security.case import Case, Outcome, case
 from matcher.pixels import F32, U8
-from matcher.watermark.embed import add, draw
+from matcher.watermark.embed import add, draw, embed
+from matcher.watermark.keys import secret_key
 
+_PHRASE: Final = "a passphrase"
 _RESOLVED: Final = 0.45
 """Cycles per pixel of a small picture that are still the original's."""
 
@@ -29,7 +32,17 @@ def attack(picture: Picture) -> list[Outcome]:
         owned.outcome("the key's change is taken off", without(owned.marked, owned.registration.key)),
         owned.outcome("the change of a guessed key is taken off", without(owned.marked, key_of(f"guessed for {owned.name}"))),
         owned.outcome("what the small picture shows is put back", restored(owned)),
+        _with_secret(owned),
     ]
+
+
+def _with_secret(owned: Case) -> Outcome:
+    """Marked with a passphrase, which he does not have."""
+    key = owned.registration.key
+    marked, registration = embed(owned.original, key=key, secret=_PHRASE)
+    meant = replace(registration, key=secret_key(key, _PHRASE), secret=False)
+    protected = Case(owned.name, owned.original, marked, meant)
+    return protected.outcome("with a secret: the change of the registration's key is taken off", without(marked, key))
 
 
 def without(marked: U8, key: bytes) -> U8:

@@ -13,13 +13,11 @@ import numpy as np
 
 from matcher.pixels import F32, U8, check_rgb, gray, pixel_hash
 from matcher.watermark.keys import KEY_BYTES, coefficients, grid, new_key, pattern, secret_key
-from matcher.watermark.masking import strength
+from matcher.watermark.masking import POWER, strength
 from matcher.watermark.payload import MAX_PAYLOAD, signs
 from matcher.watermark.registration import Registration
 from matcher.watermark.small import small_picture
 
-MIN_PSNR: Final = 48.0
-_ALLOWED: Final = 255.0**2 / 10 ** (MIN_PSNR / 10) - 1 / 12  # rounding adds a twelfth
 MIN_SIDE: Final = 64
 """Pixels of the shorter side at least of a picture that is marked."""
 STRIPE: Final = 256
@@ -55,10 +53,12 @@ def draw(
     key = new_key() if key is None else key
     if len(key) != KEY_BYTES:
         raise ValueError(f"a key has {KEY_BYTES} bytes")
-    small = b"" if transactional else small_picture(rgb)
+    reduced = _on_grid(rgb)
+    # what has been made smaller need not be made smaller from the start
+    small = b"" if transactional else small_picture(reduced if reduced.size < rgb.size else rgb)
     drawn_by = key if secret is None else secret_key(key, secret)
     registration = Registration(key, small, width, height, pixel_hash(rgb), payload is not None, secret is not None)
-    return _change(rgb, drawn_by, payload or 0), registration
+    return _change(gray(reduced), drawn_by, payload or 0), registration
 
 
 def stripes(change: F32, size: tuple[int, int], step: int = STRIPE) -> Iterator[tuple[slice, F32]]:
@@ -85,15 +85,20 @@ def add(rgb: U8, change: F32) -> U8:
     """The picture (H x W x 3 uint8) with the change, which is given on the canonical grid."""
     marked = np.empty_like(rgb)
     for rows, part in stripes(change, (rgb.shape[1], rgb.shape[0])):
-        marked[rows] = np.clip(np.rint(rgb[rows] + part[..., None]), 0, 255)
+        cv2.add(rgb[rows], cv2.merge([part] * 3), dst=marked[rows], dtype=cv2.CV_8U)  # rounds, and stays in 0..255
     return marked
 
 
-def _change(rgb: U8, key: bytes, payload: int) -> F32:
-    height, width = rgb.shape[:2]
-    size = grid(width, height)
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if width > size[0] else cv2.INTER_LINEAR)
+def _on_grid(rgb: U8) -> U8:
+    size = grid(rgb.shape[1], rgb.shape[0])
+    how = cv2.INTER_AREA if size[0] < rgb.shape[1] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, size, interpolation=how), np.uint8)
+
+
+def _change(luma: U8, key: bytes, payload: int) -> F32:
+    """For the picture's luma on its grid."""
+    size = luma.shape[1], luma.shape[0]
     drawn = coefficients(key, size)
-    change = pattern(drawn * signs(key, len(drawn), payload), size) * strength(gray(np.asarray(small, np.uint8)))
+    change = pattern(drawn * signs(key, len(drawn), payload), size) * strength(luma)
     power = float(np.mean(change * change))
-    return change * np.float32(min(1.0, np.sqrt(_ALLOWED / max(power, 1e-9))))
+    return change * np.float32(min(1.0, np.sqrt(POWER / max(power, 1e-9))))

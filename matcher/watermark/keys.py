@@ -27,6 +27,7 @@ BAND: Final = (0.015, 0.2)
 """Cycles per pixel of the canonical grid."""
 _SLOPE: Final = -1.1
 _ENLARGED: Final = 1.6
+_MULTIPLE: Final = 8
 _SCRYPT_COST: Final = 1 << 14
 
 C64 = npt.NDArray[np.complex64]
@@ -48,8 +49,10 @@ def secret_key(key: bytes, secret: str) -> bytes:
 
 def grid(width: int, height: int) -> tuple[int, int]:
     """(width, height) of the canonical grid of a picture: its long side is `GRID`; of a small picture less, so that the whole band is below
-    what its pixels can show."""
-    return fit(width, height, min(GRID, round(_ENLARGED * max(width, height))))
+    what its pixels can show. Both are multiples of 8, which costs its pixels a little of their squareness and makes transforms fast."""
+    sides = fit(width, height, min(GRID, round(_ENLARGED * max(width, height))))
+    across, down = (max(1, round(side / _MULTIPLE)) * _MULTIPLE for side in sides)
+    return across, down
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +63,22 @@ class Band:
     rows: npt.NDArray[np.intp]
     columns: npt.NDArray[np.intp]
     amplitude: F32
+
+    def of(self, image: F32) -> C64:
+        """The coefficients of an image on the grid (H x W)."""
+        across = np.fft.rfft(image, axis=1)[:, : self._columns]
+        return np.asarray(np.fft.fft(across, axis=0)[self.rows, self.columns], np.complex64)
+
+    def image(self, coefficients: C64) -> F32:
+        """The image (H x W) that has these coefficients, and no others."""
+        across = np.zeros((self.size[1], self._columns), np.complex64)
+        across[self.rows, self.columns] = coefficients
+        return np.asarray(np.fft.irfft(np.fft.ifft(across, axis=0), self.size[0], axis=1), np.float32)
+
+    @property
+    def _columns(self) -> int:
+        """So many columns hold the band: the others need no transform."""
+        return int(self.columns.max(initial=0)) + 1
 
 
 @lru_cache(16)
@@ -87,7 +106,5 @@ def coefficients(key: bytes, size: tuple[int, int]) -> C64:
 def pattern(coefficients: C64, size: tuple[int, int]) -> F32:
     """The pattern of these coefficients on a grid of (width, height) `size`: H x W, mean 0, standard deviation 1."""
     where = band(size)
-    spectrum = np.zeros((size[1], size[0] // 2 + 1), np.complex64)
-    spectrum[where.rows, where.columns] = coefficients * where.amplitude
-    drawn = np.fft.irfft2(spectrum, s=(size[1], size[0]))
+    drawn = where.image(coefficients * where.amplitude)
     return np.asarray(drawn / max(float(drawn.std()), 1e-9), np.float32)

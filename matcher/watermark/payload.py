@@ -33,7 +33,7 @@ PARTS: Final = 4
 _ORDER: Final = 1 << 12
 _POLYNOMIAL: Final = 0x1053
 """x^12 + x^6 + x^4 + x + 1, primitive."""
-_LISTED: Final = 256
+_LISTED: Final = 128
 _ALL: Final = 1 << 14
 """Up to so many payloads each is tried; of more, those that have promising symbols."""
 

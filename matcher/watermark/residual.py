@@ -11,6 +11,7 @@ Nothing here sees a key: the weights may depend on the query in any way.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 import cv2
@@ -23,11 +24,11 @@ from matcher.watermark.masking import strength
 from matcher.watermark.registration import Registration
 
 OCTAVES: Final = 4
-_WINDOW: Final = 9
-"""Pixels of an octave over which gain and noise are taken."""
+_WINDOW: Final = 3
+"""Over so many pixels of the octave after the next gain and noise are taken."""
 _SHRUNK: Final = 1.0
 """Power of a picture that holds the gain of a place to that of the whole octave: even places have none of their own."""
-_OWN: Final = 4.0
+_OWN: Final = 8.0
 """How many times the mark's own power stands beside the noise."""
 _MAX_GAIN: Final = 2.5
 _LOWPASS: Final = 0.35
@@ -38,9 +39,9 @@ def spectrum(aligned: Aligned, registration: Registration, query_size: tuple[int
     """One number for each coefficient of the band, to be correlated with a key's. `query_size`: (width, height) of the query as given."""
     on_grid = scaling((registration.width, registration.height), aligned.size)
     original = as_seen(aligned.original, aligned.transform @ np.linalg.inv(on_grid), query_size)
-    left = residual(aligned.query, original, aligned.mask)
     where = band(aligned.size)
-    return np.asarray(np.fft.rfft2(left)[where.rows, where.columns] * where.amplitude, np.complex64)
+    # within an octave the noise falls with the frequency too, about half as fast as the mark
+    return np.asarray(where.of(residual(aligned.query, original, aligned.mask)) * np.sqrt(where.amplitude), np.complex64)
 
 
 def as_seen(original: F32, to_query: F64, query_size: tuple[int, int]) -> F32:
@@ -57,47 +58,68 @@ def as_seen(original: F32, to_query: F64, query_size: tuple[int, int]) -> F32:
 
 def residual(query: F32, original: F32, mask: F32) -> F32:
     """The weighted sum of what is left in the octaves (H x W). All three H x W; `mask` is 1 where the query shows the picture."""
-    seen = _octaves(_filled(query, original, mask))
-    known = _octaves(original)
-    inner = np.asarray(cv2.erode(mask, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0), np.float32)
-    bound = strength(original)
-    collapsed = np.zeros((1, 1), np.float32)
+    seen, known = _octaves(_filled(query, original, mask)), _octaves(original)
+    inner = cv2.erode(mask, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    masks, bounds = _halved(np.asarray(inner, np.float32)), _halved(np.asarray(strength(original) ** 2, np.float32))
+    collapsed = np.zeros_like(masks[OCTAVES])
     for octave in reversed(range(OCTAVES)):
-        height, width = seen[octave].shape
-        shown = np.asarray(_shrunk(inner, (width, height)) > 0.99, np.float32)
-        part = _weighted(seen[octave] * shown, known[octave] * shown, shown, _shrunk(bound, (width, height)) ** 2 * _shares()[octave])
-        below = cv2.pyrUp(collapsed, dstsize=(width, height)) if octave < OCTAVES - 1 else np.float32(0)
-        collapsed = np.asarray(part + below, np.float32)
+        shown = np.asarray(masks[octave] > 0.99, np.float32)
+        part = _weighted(seen[octave] * shown, known[octave] * shown, shown, bounds[octave + 2] * np.float32(_shares()[octave]))
+        collapsed = part + _up(collapsed, part)
     return collapsed
 
 
 def _weighted(query: F32, original: F32, shown: F32, own: F32) -> F32:
-    """One octave of what is left, by expected mark over noise; `own`: the mark's power in this octave."""
+    """One octave of what is left, by expected mark over noise; `own`: the mark's power in this octave, at a quarter of the size."""
     power, common = original * original, original * query
-    share = np.maximum(_mean(shown), 1e-3)
-    overall = float(np.clip(common.sum() / max(float(power.sum()), 1e-6), 0, 2))
-    gain = (_mean(common) / share + _SHRUNK * overall) / (_mean(power) / share + _SHRUNK)
-    left = np.asarray(query - np.clip(gain, 0, _MAX_GAIN) * original, np.float32)
-    noise = _mean(left * left) / share
-    return np.asarray(left * np.sqrt(own) / (noise + _OWN * own), np.float32)
+    share = np.maximum(_local(shown), 1e-3)
+    overall = np.float32(np.clip(common.sum() / max(float(power.sum()), 1e-6), 0, 2))
+    gain = (_local(common) / share + _SHRUNK * overall) / (_local(power) / share + _SHRUNK)
+    left = query - _spread(np.clip(gain, 0, _MAX_GAIN), query) * original
+    noise = _local(left * left) / share
+    return left * _spread(np.sqrt(own) / (noise + _OWN * own), query)
 
 
 def _filled(query: F32, original: F32, mask: F32) -> F32:
     """The query, and where it shows nothing the picture at its brightness and contrast, so that the border makes no waves."""
-    inside = mask > 0
-    x, y = original[inside], query[inside]
-    contrast = float(np.mean((x - x.mean()) * (y - y.mean())) / max(float(x.var()), 1.0)) if len(x) else 1.0
-    return np.where(inside, query, (original - x.mean()) * np.float32(contrast) + y.mean()) if len(x) else original
+    count = max(float(mask.sum()), 1.0)
+    middle, level = float(np.vdot(original, mask)) / count, float(np.vdot(query, mask)) / count
+    x, y = (original - np.float32(middle)) * mask, (query - np.float32(level)) * mask
+    contrast = float(np.vdot(x, y)) / max(float(np.vdot(x, x)), count)
+    return np.where(mask > 0, query, (original - np.float32(middle)) * np.float32(contrast) + np.float32(level))
 
 
 def _octaves(image: F32) -> list[F32]:
     """A Laplacian pyramid (Burt and Adelson 1983), the finest octave first."""
-    out = []
-    for _ in range(OCTAVES):
-        coarse = cv2.pyrDown(image)
-        out.append(np.asarray(image - cv2.pyrUp(coarse, dstsize=(image.shape[1], image.shape[0])), np.float32))
-        image = np.asarray(coarse, np.float32)
-    return out
+    levels = _halved(image)
+    return [level - _up(coarse, level) for level, coarse in pairwise(levels[: OCTAVES + 1])]
+
+
+def _halved(image: F32) -> list[F32]:
+    """The image, and halved again and again, as far as the noise of the last octave needs it."""
+    levels = [image]
+    for _ in range(OCTAVES + 1):
+        levels.append(_down(levels[-1]))
+    return levels
+
+
+def _local(image: F32) -> F32:
+    """Averages around each place, at a quarter of the size."""
+    return np.asarray(cv2.boxFilter(_down(_down(image)), -1, (_WINDOW, _WINDOW), borderType=cv2.BORDER_REFLECT), np.float32)
+
+
+def _spread(local: F32 | F64, like: F32) -> F32:
+    """Averages around each place, at the size of the octave `like` again."""
+    half = np.empty(((like.shape[0] + 1) // 2, (like.shape[1] + 1) // 2), np.float32)
+    return _up(_up(np.asarray(local, np.float32), half), like)
+
+
+def _down(image: F32) -> F32:
+    return np.asarray(cv2.pyrDown(image), np.float32)
+
+
+def _up(image: F32, like: F32) -> F32:
+    return np.asarray(cv2.pyrUp(image, dstsize=(like.shape[1], like.shape[0])), np.float32)
 
 
 @lru_cache(1)
@@ -105,11 +127,3 @@ def _shares() -> tuple[float, ...]:
     """The power of a pattern of strength 1 in each octave."""
     size = (512, 512)
     return tuple(float(np.mean(octave**2)) for octave in _octaves(pattern(coefficients(bytes(32), size), size)))
-
-
-def _shrunk(image: F32, size: tuple[int, int]) -> F32:
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _mean(image: F32) -> F32:
-    return np.asarray(cv2.boxFilter(image, -1, (_WINDOW, _WINDOW), borderType=cv2.BORDER_REFLECT), np.float32)

@@ -9,8 +9,9 @@ import pytest
 from matcher.pixels import U8, gray
 from matcher.watermark.align import align
 from matcher.watermark.detect import MAX_P, detect, detect_all, statistic, terms
-from matcher.watermark.embed import MIN_PSNR, MIN_SIDE, add, draw, embed, stripes
+from matcher.watermark.embed import MIN_SIDE, add, draw, embed, stripes
 from matcher.watermark.keys import KEY_BYTES, band, coefficients, grid, new_key, pattern
+from matcher.watermark.masking import MIN_PSNR
 from matcher.watermark.payload import signs
 from matcher.watermark.residual import spectrum
 from tests.matcher.pictures import captioned, crop, jpeg, mirror, photo, resize

@@ -40,7 +40,13 @@ def mixed(owned: Case, counts: Sequence[int]) -> list[Outcome]:
             left: U8 = np.asarray(np.rint(mix(copies[:count])), np.uint8)
             outcomes.append(owned.outcome(f"{count} copies, {how}", left, registrations=colluders[:count]))
     blamed = [owned.blamed(f"innocent keys beside {count} mixed", _mean(copies[:count]), innocent) for count in counts]
-    return outcomes + blamed
+    return [*outcomes, *blamed, _shared(owned, max(counts))]
+
+
+def _shared(owned: Case, count: int) -> Outcome:
+    """Copies of a picture that was marked already carry that mark all together: no mixing weakens it."""
+    copies = np.stack([embed(owned.marked, key=key_of(f"copy {number} of {owned.name}"))[0] for number in range(count)])
+    return owned.outcome(f"{count} copies of a marked picture: the mark that all have, after the mean", _mean(copies))
 
 
 def _mean(copies: npt.NDArray[np.uint8]) -> U8:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 
+from bench.copies.queries import stem
 from bench.copies.sets import Picture
 from bench.copies.work import spread
 from bench.watermark import plots
+from bench.watermark.methods import ZERO_BIT, methods
 from bench.watermark.run import Run
 from bench.watermark.security import collusion, copying, insider, oracle, removal
 from bench.watermark.security.case import Outcome
@@ -26,21 +31,48 @@ _WITH_ONE_KEY: Final = 40
 Attacker = Callable[[Picture], Sequence[Outcome]]
 
 
+class _Task(NamedTuple):
+    attacker: Attacker
+    picture: Picture
+    kept: Path
+
+
 def run(run: Run) -> dict[str, Any]:
-    cv2.setNumThreads(1)
     pictures, few = run.few(_PICTURES, 1), run.few(_FEW, 1)
+    others = run.few(_WITH_ONE_KEY, 4)
     asked: list[tuple[str, Attacker, Sequence[Picture]]] = [
         ("one marked copy", removal.attack, pictures),
         ("the registration", insider.attack, pictures),
         (_COLLUDERS, collusion.quick if run.quick else collusion.attack, pictures),
         ("a marked copy, to put its mark elsewhere", copying.attack, pictures),
+        (f"{len(others)} pictures marked with one key", partial(copying.one_key, others), few),
         ("a detector to ask", oracle.quick if run.quick else oracle.attack, few),
     ]
-    found = {name: _table(spread(attacker, chosen, f"security: {name}")) for name, attacker, chosen in asked}
-    found["pictures marked with one key"] = _table(
-        spread(partial(copying.one_key, run.few(_WITH_ONE_KEY, 4)), few, "security: pictures marked with one key")
-    )
-    return {"pictures": len(pictures), "attackers": found}
+    return {"pictures": len(pictures), "attackers": {name: _asked(run, name, attacker, chosen) for name, attacker, chosen in asked}}
+
+
+def _asked(run: Run, name: str, attacker: Attacker, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+    """What the attacker does to each picture is kept: a run that was cut goes on there."""
+    folder = run.cache / f"security-{version()}" / re.sub("[^a-z0-9]+", "-", f"{name} quick" if run.quick else name)
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = [_Task(attacker, picture, folder / f"{stem(picture)}.json") for picture in pictures]
+    return _table(spread(_attacked, tasks, f"security: {name}"))
+
+
+def _attacked(task: _Task) -> list[Outcome]:
+    if not task.kept.exists():
+        cv2.setNumThreads(1)
+        draft = task.kept.with_suffix(".draft")
+        draft.write_text(json.dumps(task.attacker(task.picture)))
+        draft.replace(task.kept)
+    return [Outcome(*row) for row in json.loads(task.kept.read_text())]
+
+
+@lru_cache
+def version() -> str:
+    """Of all that decides what attackers reach."""
+    sources = sorted(Path(__path__[0]).glob("*.py"))
+    return hashlib.sha256(b"".join([methods()[ZERO_BIT].version.encode(), *(path.read_bytes() for path in sources)])).hexdigest()[:12]
 
 
 def _table(outcomes: Sequence[Sequence[Outcome]]) -> list[dict[str, Any]]:

@@ -30,7 +30,9 @@ class Presenter:
         self._pictures: dict[int, Picture] = {}
 
     def media(self, nodes: Sequence[Media]) -> list[schemas.Media]:
-        self._load(node.registration.picture_id for node in nodes if node.registration is not None)
+        registrations = [node.registration for node in nodes if node.registration is not None]
+        self._load(registration.picture_id for registration in registrations)
+        self._show(registration.preview_id for registration in registrations)
         return [self._media(node) for node in nodes]
 
     def folder(self, node: Media, page: Page[Media]) -> schemas.Folder:
@@ -103,15 +105,18 @@ class Presenter:
         missing = sorted(set(picture_ids) - self._pictures.keys())
         pictures = media.pictures(self._tx, missing)
         self._pictures.update((picture.id, picture) for picture in pictures)
-        static_ids = [static_id for picture in pictures for static_id in (picture.preview_id, picture.thumbnail_id)]
-        self._statics.update((static.id, self._links.static(static)) for static in media.statics(self._tx, static_ids))
+        self._show(static_id for picture in pictures for static_id in (picture.preview_id, picture.thumbnail_id))
+
+    def _show(self, static_ids: Iterable[int | None]) -> None:
+        missing = sorted({static_id for static_id in static_ids if static_id is not None} - self._statics.keys())
+        self._statics.update((static.id, self._links.static(static)) for static in media.statics(self._tx, missing))
 
     def _media(self, node: Media) -> schemas.Media:
         url = self._links.media(node.path)
         shown = schemas.Media(url, node.path, stamp(node.created), node.type)
         if node.registration is not None:
             picture = self._pictures[node.registration.picture_id]
-            shown.image = self._statics[picture.preview_id]
+            shown.image = self._statics[node.registration.preview_id or picture.preview_id]
             shown.thumbnail = self._statics[picture.thumbnail_id]
             shown.disk_usage = node.disk_usage
             shown.exclusive = UNSET if node.exclusive is None else node.exclusive

@@ -90,6 +90,8 @@ class MediaChanged(msgspec.Struct, frozen=True, tag="media_changed"):
     fingerprint_key: str
     keys: tuple[Key, ...]
     deleted: bool
+    small_key: str | None = None
+    """Object key of the small picture that the keys are looked for with."""
     v: int = 1
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from core.errors import InvalidInput
 from core.events import ImageFound, SearchAsked, SearchHit, Why
 from core.repo.matches import MatchDraft
-from core.telemetry import histogram
+from core.telemetry import counter, histogram
 from core.urls import registrable_domain
 from matcher.copies.features import Fingerprint
 from matcher.copies.geometry import MODELS, Model
@@ -36,6 +36,9 @@ stage_seconds = histogram(
     "filigrane_matcher_stage_seconds",
     "Work on pictures by stage: read, decode, candidates (of one picture), judge (one candidate), detect (its keys), record.",
     ["stage"],
+)
+_keys: Final = counter(
+    "filigrane_matcher_keys", "Keys of candidates: tried on a picture, or left out because they take a passphrase.", ["outcome"]
 )
 
 
@@ -130,7 +133,7 @@ class Pipeline:
         that a verdict counts.
         """
         shards = self.shard.of
-        marked = [(c, self._registry.registrations(c.id)) for c in candidates]
+        marked = [(c, _to_try(self._registry.registrations(c.id))) for c in candidates]
         tried, pixels = shards * sum(len(registrations) for _, registrations in marked), cache(pixels)
         for candidate, registrations in marked:
             try:
@@ -141,6 +144,14 @@ class Pipeline:
                 verdict = judge(print_, query, model, max(1, shards * self._registry.size(candidate.group)))
             detections = _detect(pixels(), query, registrations, tried) if registrations else []
             yield from finds_of(candidate, verdict, registrations, detections)
+
+
+def _to_try(registrations: Sequence[Registration]) -> list[Registration]:
+    """Those whose marks can be found without a passphrase, which nobody gives a matcher."""
+    tried = [registration for registration in registrations if not registration.secret]
+    _keys.labels("tried").inc(len(tried))
+    _keys.labels("secret").inc(len(registrations) - len(tried))
+    return tried
 
 
 def model_of(transform: str) -> Model:

@@ -11,7 +11,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 import structlog
@@ -26,8 +25,8 @@ from core.services import Services
 from core.shards import WHOLE, Shard
 from matcher.copies.features import Fingerprint, FingerprintInvalid
 from matcher.copies.index import Candidate, CopyIndex
+from matcher.marks import Keyed, Marks, unreadable
 from matcher.spool import Spool
-from matcher.watermark.errors import RegistrationInvalid
 from matcher.watermark.registration import Registration
 
 _READERS: Final = 8
@@ -38,9 +37,6 @@ LOOP: Final = "registry"
 """Turns with each piece; ended where nothing is read any more."""
 
 log = structlog.get_logger()
-_UNREADABLE: Final = telemetry.counter(
-    "filigrane_matcher_unreadable_objects", "Stored fingerprints or registrations that could not be read", ["kind"]
-)
 _REGISTERED: Final = telemetry.gauge("filigrane_matcher_registered", "Registered pictures that this matcher holds.")
 _STRAYS: Final = telemetry.counter(
     "filigrane_matcher_strays", "Pictures in which a snapshot differed from the database: added or removed when it was compared.", ["done"]
@@ -48,10 +44,10 @@ _STRAYS: Final = telemetry.counter(
 
 
 class State(NamedTuple):
-    """What is known of the accounts beside the index: versions by account, and the object keys of registrations by marked picture."""
+    """What is known of the accounts beside the index: versions by account, and marks by picture."""
 
     versions: dict[int, int]
-    marks: dict[int, tuple[str, ...]]
+    marks: dict[int, Marks]
 
 
 class Registry:
@@ -69,8 +65,7 @@ class Registry:
         self._spool = Spool(services.settings.data)
         self.changes = 0
         """How many changes were read since this began."""
-        self.registration = lru_cache(256)(self._registration)
-        """The registration stored under an object key; None where it is gone or cannot be read."""
+        self._keyed = Keyed(services.store, self._spool)
 
     def __len__(self) -> int:
         return len(self._copies)
@@ -123,8 +118,9 @@ class Registry:
         return print_
 
     def registrations(self, picture: int) -> list[Registration]:
-        """Those of a picture's registrations that have a key to be tried."""
-        return [found for key in self._marks.get(picture, ()) if (found := self.registration(key)) is not None]
+        """Those of a picture's registrations that have a key, with the small picture that they are looked for with."""
+        marks = self._marks.get(picture)
+        return self._keyed.of(picture, marks) if marks is not None else []
 
     def snapshot(self) -> tuple[State, CopyIndex[int]]:
         """To be written: the index is at least as new as the state, from which on changes are read again."""
@@ -168,9 +164,9 @@ class Registry:
     def _put(self, change: MediaChanged, print_: Fingerprint | None) -> None:
         self._drop(change.picture, keep=print_ is not None)
         if print_ is not None:
-            marks = tuple(key.lmk_key for key in change.keys if key.lmk_key is not None)
-            if marks:
-                self._marks[change.picture] = marks
+            keys = tuple(key.lmk_key for key in change.keys if key.lmk_key is not None)
+            if keys:
+                self._marks[change.picture] = Marks(change.small_key, keys)
             self._copies.add(change.picture, print_, change.account)
 
     def _drop(self, picture: int, *, keep: bool = False) -> None:
@@ -202,7 +198,7 @@ class Registry:
             return Fingerprint.from_bytes(get())
         except (ObjectMissing, Corrupt, FingerprintInvalid) as error:
             # deleted after the rows were read, or damaged: the others are still found
-            _UNREADABLE.labels("fingerprint").inc()
+            unreadable.labels("fingerprint").inc()
             log.error("registry.fingerprint_unreadable", picture=picture, reason=str(error))
             return None
 
@@ -213,14 +209,6 @@ class Registry:
         if not row or row[0].deleted:
             raise KeyError(picture)
         return self._services.store.get(row[0].fingerprint_key)
-
-    def _registration(self, key: str) -> Registration | None:
-        try:
-            return Registration.from_bytes(self._spool.get(key, lambda: self._services.store.get(key)))
-        except (ObjectMissing, Corrupt, RegistrationInvalid) as error:
-            _UNREADABLE.labels("registration").inc()
-            log.error("registry.registration_unreadable", key=key, reason=str(error))
-            return None
 
 
 def _version(tx: Session, account: int) -> int:

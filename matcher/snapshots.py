@@ -27,6 +27,7 @@ from core.services import Services
 from core.shards import Shard
 from matcher.copies.index import CopyIndex
 from matcher.copies.snapshot import SnapshotInvalid
+from matcher.marks import Marks
 from matcher.registry import Registry, State
 
 PREFIX: Final = "registry/"
@@ -39,7 +40,7 @@ PAUSE: Final = timedelta(minutes=10)
 """A snapshot is written after so many changes, or after this time where there was any."""
 _LOOK_SECONDS: Final = 5.0
 _LEASE_SECONDS: Final = 900.0
-_MAGIC: Final = b"FGR1"
+_MAGIC: Final = b"FGR2"
 _CHUNK: Final = 1 << 20
 
 log = structlog.get_logger()
@@ -56,7 +57,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     crc: int
     shard: tuple[int, int]
     versions: dict[int, int]
-    marks: dict[int, tuple[str, ...]]
+    marks: dict[int, Marks]
 
 
 class _Unusable(Exception):

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PictureDraft:
-    """What `put_picture` needs; the objects behind the keys are stored already."""
+    """What `put_picture` needs; the objects behind the keys are stored already. A transactional one has no fingerprint and no preview."""
 
     pixel_hash: str
     """Hex SHA-256 of the original's decoded pixels."""
@@ -47,6 +47,14 @@ class PictureDraft:
     """Hex id of the watermark's key; empty = plain."""
     lmk_key: str | None = None
     exclusive: bool | None = None
+    small_key: str | None = None
+    """The small picture that watermarks are looked for with."""
+    marked_key: str | None = None
+    """The preview with the key's mark in it."""
+    reduced: bool = False
+    """Fingerprint and preview were made of the small picture, not of the original."""
+    transactional: bool = False
+    """The picture has to be registered already: this is one more key of it."""
 
 
 def clean_path(path: str) -> str:
@@ -129,8 +137,10 @@ def put_picture(tx: Session, account_id: int, path: str, draft: PictureDraft, no
     """Registers a picture at the path: (its media row, False when it replaced another).
 
     Raises:
-        Conflict: a folder is there, or a picture on the way.
-        Forbidden, InvalidInput: the path is not for this account, or not one.
+        Conflict: a folder is there, or a picture on the way; of a transactional draft the picture is not registered (code
+            original_not_registered).
+        Forbidden: the path is not for this account; a quota would be exceeded (code quota_exceeded).
+        InvalidInput: no path.
     """
     path = creatable(tx, account_id, path)
     account = _locked(tx, account_id)
@@ -140,11 +150,11 @@ def put_picture(tx: Session, account_id: int, path: str, draft: PictureDraft, no
     if old is not None and old.type == "folder":
         raise Conflict("there is a folder at this path", code="is_folder")
     parent, _ = _folder(tx, account_id, path.rpartition("/")[0], now)
+    picture = _picture(tx, account, draft, now)
     touched = {old.registration.picture_id} if old is not None and old.registration is not None else set()
     if old is not None:
         tx.delete(old)
         tx.flush()
-    picture = _picture(tx, account, draft, now)
     registration = _registration(tx, picture, draft, now)
     media = Media(
         account_id=account_id,
@@ -159,6 +169,7 @@ def put_picture(tx: Session, account_id: int, path: str, draft: PictureDraft, no
     )
     tx.add(media)
     tx.flush()
+    _check_quota(tx, account)
     _announce(tx, account, {*touched, picture.id}, now)
     return media, old is None
 
@@ -281,6 +292,12 @@ def statics(tx: Session, static_ids: Sequence[int]) -> list[Static]:
     return [static for some in _batched(static_ids) for static in tx.scalars(select(Static).where(Static.id.in_(some)))]
 
 
+def by_pixels(tx: Session, account_id: int, pixel_hash: str) -> Picture | None:
+    """The account's registered picture with these pixels; None where it has none."""
+    query = select(Picture).where(Picture.account_id == account_id, Picture.pixel_hash == pixel_hash, Picture.deleted.is_(False))
+    return tx.scalar(query)
+
+
 def totals(tx: Session, account_id: int) -> tuple[int, int]:
     """(images, their bytes) of the account's tree."""
     query = select(func.count(), func.coalesce(func.sum(Media.disk_usage), 0))
@@ -330,23 +347,49 @@ def _folder(tx: Session, account_id: int, path: str, now: datetime) -> tuple[Med
     return parent, created
 
 
+def _check_quota(tx: Session, account: Account) -> None:
+    if account.image_quota is None and account.disk_quota is None:
+        return
+    count, size = totals(tx, account.id)
+    for what, now, most in (("pictures", count, account.image_quota), ("bytes", size, account.disk_quota)):
+        if most is not None and now > most:
+            raise Forbidden(f"this account may have {most} {what}", code="quota_exceeded")
+
+
 def _picture(tx: Session, account: Account, draft: PictureDraft, now: datetime) -> Picture:
     """The row of these pixels. One that no media had any more begins anew, since its objects may be gone."""
     picture = tx.scalar(select(Picture).where(Picture.account_id == account.id, Picture.pixel_hash == draft.pixel_hash))
     if picture is not None and not picture.deleted:
+        _improve(tx, picture, draft, now)
         return picture
+    if draft.transactional:
+        raise Conflict("the original of this transactional registration is not registered", code="original_not_registered")
     preview, thumbnail = _static(draft.preview_key, "preview.jpg", now), _static(draft.thumbnail_key, "thumbnail.jpg", now)
     tx.add_all([preview, thumbnail])
     tx.flush()
     if picture is None:
         picture = Picture(account_id=account.id, pixel_hash=draft.pixel_hash, version=0, created=now)
     picture.width, picture.height, picture.credit = draft.width, draft.height, draft.credit
-    picture.fingerprint_key = draft.fingerprint_key
+    picture.fingerprint_key, picture.small_key, picture.reduced = draft.fingerprint_key, draft.small_key, draft.reduced
     picture.preview_id, picture.thumbnail_id = preview.id, thumbnail.id
     picture.deleted = False
     tx.add(picture)
     tx.flush()
     return picture
+
+
+def _improve(tx: Session, picture: Picture, draft: PictureDraft, now: datetime) -> None:
+    """The original knows more of a picture than a registration's small one did. Keys keep the preview that they were shown with."""
+    picture.small_key = picture.small_key or draft.small_key
+    if not picture.reduced or draft.reduced or draft.transactional:
+        return
+    preview = _static(draft.preview_key, "preview.jpg", now)
+    tx.add(preview)
+    tx.flush()
+    for registration in picture.registrations:
+        if registration.key_id:
+            registration.preview_id = registration.preview_id or picture.preview_id
+    picture.fingerprint_key, picture.preview_id, picture.credit, picture.reduced = draft.fingerprint_key, preview.id, draft.credit, False
 
 
 def _static(key: str, filename: str, now: datetime) -> Static:
@@ -355,13 +398,24 @@ def _static(key: str, filename: str, now: datetime) -> Static:
 
 def _registration(tx: Session, picture: Picture, draft: PictureDraft, now: datetime) -> Registration:
     found = tx.scalar(select(Registration).where(Registration.picture_id == picture.id, Registration.key_id == draft.key_id))
+    if found is not None and found.id in _in_use(tx, [picture.id]):
+        return found
     if found is None:
-        found = Registration(picture_id=picture.id, key_id=draft.key_id, lmk_key=draft.lmk_key, created=now)
-        tx.add(found)
-        tx.flush()
-    elif found.id not in _in_use(tx, [picture.id]):
-        found.lmk_key = draft.lmk_key
+        found = Registration(picture_id=picture.id, key_id=draft.key_id, created=now)
+    found.lmk_key, found.preview_id = draft.lmk_key, _marked(tx, picture, draft, now)
+    tx.add(found)
+    tx.flush()
     return found
+
+
+def _marked(tx: Session, picture: Picture, draft: PictureDraft, now: datetime) -> int | None:
+    """The address of the preview with the draft's mark; None where the picture's own is it, or there is none."""
+    if draft.marked_key is None or tx.get_one(Static, picture.preview_id).key == draft.marked_key:
+        return None
+    marked = _static(draft.marked_key, "preview.jpg", now)
+    tx.add(marked)
+    tx.flush()
+    return marked.id
 
 
 def _announce(tx: Session, account: Account, picture_ids: Iterable[int], now: datetime) -> None:
@@ -398,22 +452,28 @@ def _states(tx: Session, pictures: Sequence[Picture]) -> list[MediaChanged]:
             fingerprint_key=picture.fingerprint_key,
             keys=tuple(Key(r.id, r.key_id, r.lmk_key) for r in sorted(picture.registrations, key=lambda r: r.id) if r.id in used),
             deleted=picture.deleted,
+            small_key=picture.small_key,
         )
         for picture in pictures
     ]
 
 
 def _unneeded(tx: Session, picture_id: int) -> list[str]:
-    """Keys of a picture's objects that no row needs: registrations without media; when it is deleted, the fingerprint, and the
-    preview and thumbnail unless matches still show them."""
+    """Keys of a picture's objects that no row needs: registrations without media, with their previews; when it is deleted, the
+    fingerprint and the small picture, and the preview and thumbnail unless matches still show them."""
     picture = tx.get_one(Picture, picture_id)
     used = _in_use(tx, [picture_id])
-    keys = [r.lmk_key for r in picture.registrations if r.lmk_key is not None and r.id not in used]
+    unused = [r for r in picture.registrations if r.id not in used]
+    keys = [r.lmk_key for r in unused if r.lmk_key is not None]
+    shown = {picture.preview_id, picture.thumbnail_id}
+    over = (
+        {r.preview_id for r in unused if r.preview_id is not None} - {r.preview_id for r in picture.registrations if r.id in used} - shown
+    )
     if picture.deleted:
-        keys.append(picture.fingerprint_key)
+        keys += [key for key in (picture.fingerprint_key, picture.small_key) if key is not None]
         if tx.scalar(select(Match.id).where(Match.picture_id == picture_id).limit(1)) is None:
-            keys += [tx.get_one(Static, static_id).key for static_id in (picture.preview_id, picture.thumbnail_id)]
-    return keys
+            over |= shown
+    return keys + [static.key for static in statics(tx, sorted(over))]
 
 
 def _batched(items: Sequence[T]) -> Iterator[Sequence[T]]:

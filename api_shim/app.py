@@ -66,7 +66,7 @@ API: Final[list[BaseRoute]] = [
     Route("/searches/{search_id}/matches", Endpoint(GET=_RECORDED)),
     Route("/watermarking", Endpoint(POST=_WATERMARKING)),
     Route("/watermarking/detect", Endpoint(POST=_WATERMARKING)),
-    Route("/watermarking/key", Endpoint(GET=_WATERMARKING)),
+    Route("/watermarking/key", Endpoint(GET=Action(account.public_key))),
     Route("/uploads", Endpoint(POST=Action(uploads.upload, needs_body=True, limit=FILE_LIMIT))),
     Route("/domains/blacklist", Endpoint(GET=_BLACKLIST, POST=_BLACKLIST, DELETE=_BLACKLIST)),
     Route("/{path:path}", Endpoint()),

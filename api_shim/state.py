@@ -12,9 +12,10 @@ from core import outbox
 from core.health import Health, checks_of
 from core.netguard import Netguard
 from core.services import Services
-from matcher import registrar
+from matcher import registrar, sealing
 from matcher.decode import Decoders
 from matcher.registrar import PreparedPicture
+from matcher.sealing import AccountKeys
 
 DECODERS: Final = 2
 """Worker processes that decode what is registered."""
@@ -29,6 +30,7 @@ class ApiState:
         self.health = Health(checks_of(services))
         self.netguard = Netguard(services.settings.allow_networks)
         self._decoders = Decoders(DECODERS)
+        self.keys = AccountKeys(services, partial(self._decoders.run, sealing.new_key))
 
     def prepare(self, data: bytes) -> PreparedPicture:
         """Decodes and fingerprints in a worker process. Raises InvalidImage, UnsupportedMedia."""

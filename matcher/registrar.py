@@ -21,10 +21,11 @@ from core.services import Services
 from matcher.copies import features
 from matcher.decode import DECODED_SIDE, decode, shrunk
 from matcher.pixels import U8, jpeg, pixel_hash, resized_to
-from matcher.watermark.embed import embed, small_picture
+from matcher.watermark.embed import embed
 from matcher.watermark.errors import WatermarkError
 from matcher.watermark.keys import grid
 from matcher.watermark.registration import Registration
+from matcher.watermark.small import small_picture
 
 PREVIEW_SIDE: Final = 1280
 THUMBNAIL_SIDE: Final = 320

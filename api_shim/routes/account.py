@@ -39,6 +39,11 @@ def show(call: Call) -> Answer:
     )
 
 
+def public_key(call: Call) -> Answer:
+    """The key that the account's registrations are sealed to; made when it is first asked for."""
+    return Answer(schemas.PublicKey(call.state.keys.pem(call.account.id)))
+
+
 def token(call: Call) -> Answer:
     """The account's token, for its user name (or e-mail address) and password."""
     given = bodies.parse(Credentials, call.fields())

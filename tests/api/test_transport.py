@@ -25,7 +25,6 @@ UNBUILT = [
     ("GET", "/searches/HTnqefQkb7jq/matches"),
     ("POST", "/watermarking"),
     ("POST", "/watermarking/detect"),
-    ("GET", "/watermarking/key"),
     ("GET", "/domains/blacklist"),
     ("POST", "/domains/blacklist"),
     ("DELETE", "/domains/blacklist"),

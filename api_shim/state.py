@@ -12,13 +12,12 @@ from core import outbox
 from core.health import Health, checks_of
 from core.netguard import Netguard
 from core.services import Services
-from matcher import registrar, sealing
+from matcher import sealing
 from matcher.decode import Decoders
-from matcher.registrar import PreparedPicture
 from matcher.sealing import AccountKeys
 
 DECODERS: Final = 2
-"""Worker processes that decode what is registered."""
+"""Worker processes that decode and mark pictures."""
 
 
 class ApiState:
@@ -29,14 +28,10 @@ class ApiState:
         self.attempts = Attempts(services.clock)
         self.health = Health(checks_of(services))
         self.netguard = Netguard(services.settings.allow_networks)
-        self._decoders = Decoders(DECODERS)
-        self.keys = AccountKeys(services, partial(self._decoders.run, sealing.new_key))
-
-    def prepare(self, data: bytes) -> PreparedPicture:
-        """Decodes and fingerprints in a worker process. Raises InvalidImage, UnsupportedMedia."""
-        return self._decoders.run(registrar.prepare, data)
+        self.decoders = Decoders(DECODERS)
+        self.keys = AccountKeys(services, partial(self.decoders.run, sealing.new_key))
 
     def close(self) -> None:
         self.answers.close()
         self.announcer.close()
-        self._decoders.close()
+        self.decoders.close()

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from core.errors import Conflict, FiligraneError, InvalidInput, ObjectMissing
 from core.imageinfo import image_info
@@ -32,6 +32,8 @@ THUMBNAIL_SIDE: Final = 320
 _QUALITY: Final = 85
 _SHAPE: Final = 0.02
 """How much the shape of a small picture may differ from the original's, for its rounded sides, beside one pixel."""
+
+T = TypeVar("T")
 
 
 class PreparedPicture(NamedTuple):
@@ -153,25 +155,44 @@ def register(
     return _put(services, account_id, path, draft, objects)
 
 
-def register_again(
+class Run(Protocol):
+    """Calls a function, here or in a process that may die: `Decoders.run`, `here`."""
+
+    def __call__(self, function: Callable[..., T], /, *args: Any) -> T: ...
+
+
+def here(function: Callable[..., T], /, *args: Any) -> T:
+    return function(*args)
+
+
+def register_mark(
     services: Services,
     account_id: int,
     path: str,
     watermark: Registration,
-    shrink: Callable[[bytes], bytes],
+    run: Run,
     *,
     disk_usage: int,
     exclusive: bool | None = None,
 ) -> Registered:
-    """Puts the media of a transactional registration at the path: one more key of a picture that is registered already.
-
-    `shrink`: `small_of_preview`, done elsewhere where that is wanted.
+    """Puts the media of a registration at the path, without the original; a transactional one is one more key of a picture that is
+    registered already.
 
     Raises:
-        Conflict: also where the picture is not registered (code original_not_registered).
-        Forbidden, InvalidInput, Unavailable: as `register`.
+        Conflict: also where that picture is not registered (code original_not_registered).
+        InvalidInput: also for a registration whose small picture is none (code invalid_registration).
+        Forbidden, Unavailable: as `register`.
     """
-    found = original_of(services, account_id, watermark, shrink)
+    if watermark.transactional:
+        return _register_again(services, account_id, path, watermark, run, disk_usage, exclusive)
+    prepared = run(prepare_registration, watermark)
+    return register(services, account_id, path, prepared, disk_usage=disk_usage, exclusive=exclusive, watermark=watermark)
+
+
+def _register_again(
+    services: Services, account_id: int, path: str, watermark: Registration, run: Run, disk_usage: int, exclusive: bool | None
+) -> Registered:
+    found = original_of(services, account_id, watermark, run)
     if found is None:
         raise Conflict("the original of this transactional registration is not registered", code="original_not_registered")
     nonce = secrets.token_hex(8)
@@ -192,7 +213,7 @@ class Original(NamedTuple):
     stored: bool
 
 
-def original_of(services: Services, account_id: int, watermark: Registration, shrink: Callable[[bytes], bytes]) -> Original | None:
+def original_of(services: Services, account_id: int, watermark: Registration, run: Run) -> Original | None:
     """What a transactional registration lacks, where the account has registered its original. Raises Unavailable."""
     with services.database.read() as tx:
         picture = media.by_pixels(tx, account_id, watermark.pixel_hash.hex())
@@ -202,13 +223,13 @@ def original_of(services: Services, account_id: int, watermark: Registration, sh
     try:
         if picture.small_key is not None:
             return Original(services.store.get(picture.small_key), True)
-        return Original(shrink(services.store.get(preview)), False)
+        return Original(run(_small_of_preview, services.store.get(preview)), False)
     except ObjectMissing:  # deleted meanwhile
         return None
 
 
-def small_of_preview(data: bytes) -> bytes:
-    """A small picture as registrations have it, for `Decoders.run`. Previews of pictures without a key are not marked."""
+def _small_of_preview(data: bytes) -> bytes:
+    """A small picture as registrations have it. Previews of pictures without a key are not marked."""
     return small_picture(decode(data)[0])
 
 

@@ -30,9 +30,9 @@ def show(call: Call) -> Answer:
             service_plan="self-hosted",
             incidents=None,
             image_count=image_count,
-            image_quota=None,
+            image_quota=account.image_quota,
             disk_usage=disk_usage,
-            disk_quota=None,
+            disk_quota=account.disk_quota,
             home=account.home,
             matches_not_listed=surplus,
         )

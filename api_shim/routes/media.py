@@ -23,15 +23,18 @@ from core.models import Media
 from core.repo import media
 from core.urls import MAX_LENGTH
 from matcher import registrar
+from matcher.registrar import Registered
+from matcher.watermark import lmk
 
 FOLDER: Final = "application/x-directory"
 _PICTURES: Final = frozenset({"image/jpeg", "image/jpg", "image/png", "image/webp"})
-_LATER: Final = {"application/lmk": "registering a watermark's registration file", "video/mp4": "registering videos"}
+_REGISTRATION: Final = "application/lmk"
+_VIDEO: Final = "video/mp4"
 _BY_ID: Final = Order("media", (Media.id,), descending=False)
 _EXCLUSIVE: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-class RemotePicture(msgspec.Struct):
+class Remote(msgspec.Struct):
     url: Annotated[str, Meta(min_length=1, max_length=2 * MAX_LENGTH)]
     exclusive: bool | UnsetType = UNSET
 
@@ -74,15 +77,15 @@ def put(call: Call) -> Answer:
     kind = bodies.media_type(call.content_type)
     if kind == FOLDER:
         return _put_folder(call, path)
-    if kind in _LATER:
-        raise NotBuilt(f"{_LATER[kind]} is documented and not built yet")
+    if kind == _REGISTRATION:
+        return _put_registration(call, path, call.body, _exclusive_header(call))
     if kind in _PICTURES:
         return _put_picture(call, path, call.body, _exclusive_header(call))
     if kind in ("application/json", "application/x-www-form-urlencoded", ""):
-        wanted = bodies.parse(RemotePicture, call.fields())
-        _check_free(call, path)
-        return _put_picture(call, path, remote.content_of(call, wanted.url), None if wanted.exclusive is UNSET else wanted.exclusive)
-    raise UnsupportedMedia(f"{kind} cannot be registered; send JPEG, PNG, WebP, or JSON with a url")
+        return _put_remote(call, path, bodies.parse(Remote, call.fields()))
+    if kind == _VIDEO:
+        raise _no_video()
+    raise UnsupportedMedia(f"{kind} cannot be registered; send an LMK file, JPEG, PNG, WebP, or JSON with a url")
 
 
 def delete(call: Call) -> Answer:
@@ -141,12 +144,37 @@ def _put_folder(call: Call, path: str) -> Answer:
     return call.database.transact(put)
 
 
+def _put_remote(call: Call, path: str, wanted: Remote) -> Answer:
+    """What is behind a URL; its kind is that of its content."""
+    _check_free(call, path)
+    data = remote.content_of(call, wanted.url)
+    put = _put_registration if lmk.is_sealed(data) else _put_picture
+    return put(call, path, data, None if wanted.exclusive is UNSET else wanted.exclusive)
+
+
+def _put_registration(call: Call, path: str, data: bytes, exclusive: bool | None) -> Answer:
+    _check_free(call, path)
+    account_id = call.account.id
+    registration = call.state.keys.unseal(account_id, data)
+    run = call.state.decoders.run
+    return _registered(
+        call, registrar.register_mark(call.services, account_id, path, registration, run, disk_usage=len(data), exclusive=exclusive)
+    )
+
+
 def _put_picture(call: Call, path: str, data: bytes, exclusive: bool | None) -> Answer:
     _check_free(call, path)
     if (imageinfo.sniff(data) or "").startswith("video/"):
-        raise NotBuilt("registering videos is documented and not built yet")
-    prepared = call.state.prepare(data)
-    registered = registrar.register(call.services, call.account.id, path, prepared, disk_usage=len(data), exclusive=exclusive)
+        raise _no_video()
+    prepared = call.state.decoders.run(registrar.prepare, data)
+    return _registered(call, registrar.register(call.services, call.account.id, path, prepared, disk_usage=len(data), exclusive=exclusive))
+
+
+def _no_video() -> NotBuilt:
+    return NotBuilt("registering videos is documented and not built yet")
+
+
+def _registered(call: Call, registered: Registered) -> Answer:
     call.state.announcer.announce()
     with call.database.read() as tx:
         node = tx.get(Media, registered.media_id)

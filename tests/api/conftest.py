@@ -74,6 +74,11 @@ class Api:
         with self.services.database.write() as tx:
             return media.put_picture(tx, self.account.id, f"{self.home}/{path}", draft, NOW)[0]
 
+    def node(self, path: str) -> Media:
+        """What is registered at the path below the home directory."""
+        with self.services.database.read() as tx:
+            return media.get(tx, self.account.id, f"{self.home}/{path}")
+
     def match(self, node: Media, **columns: Any) -> Match | None:
         assert node.registration is not None
         number = next(_numbers)

@@ -20,10 +20,10 @@ from core.repo.media import PictureDraft
 from core.services import Services
 from matcher.copies import features
 from matcher.decode import DECODED_SIDE, decode, shrunk
-from matcher.pixels import U8, jpeg, pixel_hash, resized_to
+from matcher.pixels import U8, fit, jpeg, pixel_hash, resized_to
 from matcher.watermark.embed import embed
 from matcher.watermark.errors import WatermarkError
-from matcher.watermark.keys import grid
+from matcher.watermark.keys import GRID
 from matcher.watermark.registration import Registration
 from matcher.watermark.small import small_picture
 
@@ -100,11 +100,11 @@ def prepare_registration(registration: Registration) -> PreparedPicture:
 
 
 def _marked(rgb: U8, registration: Registration) -> bytes | None:
-    """A preview (JPEG) with the registration's mark in it, which stands on the original's grid: so it is marked at that size."""
+    """A preview (JPEG) with the registration's mark in it, of a size that has the same grid as the original."""
     if registration.secret:
         return None
     original = (registration.width, registration.height)
-    shown = resized_to(rgb, min(original, grid(*original)))
+    shown = resized_to(rgb, min(original, fit(*original, GRID)))
     try:
         return jpeg(embed(shown, key=registration.key, payload=0 if registration.payload else None)[0], _QUALITY)
     except (WatermarkError, ValueError):  # so long and narrow that it is too small for a mark

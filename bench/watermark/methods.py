@@ -22,7 +22,7 @@ from matcher.watermark.embed import add, draw
 
 ZERO_BIT: Final = "filigrane"
 PAYLOAD: Final = "filigrane, 24 bits"
-STRENGTHS: Final = (0.5, 2.0)
+STRENGTHS: Final = (0.25, 0.5, 2.0)
 SMALL_SIDE: Final = 400
 """Pixels of the longer side, where rivaGan is asked: it takes seconds for each megapixel."""
 _LEAST_P: Final = 5e-324
@@ -93,7 +93,7 @@ def _peer(rgb: U8, name: str, *, peer: str) -> Marked:
 
 @lru_cache
 def methods() -> Mapping[str, Method]:
-    own, theirs = _hash(_own_sources()), _hash(_sources(peers))
+    own, theirs = _hash([Path(__file__), *_own_sources()]), _hash(_sources(peers))
     made = {
         ZERO_BIT: Method(_filigrane, own),
         PAYLOAD: Method(partial(_filigrane, carries=True), own),
@@ -116,4 +116,4 @@ def _sources(*modules: object) -> list[Path]:
 
 
 def _hash(paths: Iterable[Path]) -> str:
-    return hashlib.sha256(b"".join([Path(__file__).read_bytes(), *(path.read_bytes() for path in paths)])).hexdigest()[:12]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]

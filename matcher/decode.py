@@ -12,22 +12,21 @@ import queue
 import resource
 import signal
 import threading
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from core.errors import FiligraneError, InvalidImage, Unavailable, UnsupportedMedia
 from core.imageinfo import image_info
 from matcher.copies.features import SIDE, Fingerprint, fingerprint_gray
 from matcher.pixels import MAX_SIDE, U8, gray, resized
+from matcher.upright import opened, shown
 
 DECODED_SIDE: Final = 1024
 """Long side that pixels are shrunk to before a watermark is looked for in them."""
@@ -49,7 +48,6 @@ class Limits(NamedTuple):
 
 LIMITS: Final = Limits()
 _START_SECONDS: Final = 60.0
-_QUARTER_TURNS: Final = range(5, 9)
 
 
 def read_print(data: bytes, limits: Limits = LIMITS) -> Fingerprint:
@@ -90,17 +88,14 @@ def decode_gray(data: bytes, side: int, limits: Limits = LIMITS) -> tuple[U8, tu
 def _opened(data: bytes, mode: str, side: int | None, limits: Limits) -> tuple[Image.Image, tuple[int, int]]:
     """The upright picture as RGB, or as L where `mode` is that and it came so; and the original's size. Raises what `decode` does."""
     kind = check(data, limits)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        Image.MAX_IMAGE_PIXELS = None  # our own limit is checked, by header and again by what Pillow read
-        try:
-            with Image.open(BytesIO(data), formats=[kind]) as image:
-                _check_pixels(image.width, image.height, limits)
-                return _upright(image, mode, side)
-        except (FiligraneError, MemoryError):
-            raise
-        except Exception as error:  # decoders raise nearly anything on damaged bytes
-            raise InvalidImage(f"the picture cannot be decoded: {error}") from error
+    try:
+        with opened(data, [kind]) as image:
+            _check_pixels(image.width, image.height, limits)
+            return shown(image, mode, side)
+    except (FiligraneError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        raise InvalidImage(f"the picture cannot be decoded: {error}") from error
 
 
 def check(data: bytes, limits: Limits = LIMITS) -> str:
@@ -122,31 +117,6 @@ def _check_pixels(width: int, height: int, limits: Limits) -> None:
         raise InvalidImage(f"the picture has {width} x {height} pixels; a side has at most {MAX_SIDE}", code="image_too_large")
     if width * height > limits.pixels:
         raise InvalidImage(f"the picture has {width} x {height} pixels; at most {limits.pixels} are decoded", code="image_too_large")
-
-
-def _upright(image: Image.Image, mode: str, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
-    width, height = image.size
-    if side is not None:  # of what is asked for, the shorter side must not keep the scale larger
-        image.draft(mode, (side, 1) if width >= height else (1, side))
-    image.load()
-    try:
-        quarter = image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
-        upright = ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF does not make the pixels worse
-        quarter, upright = False, image
-    gray = mode == upright.mode == "L" and "transparency" not in upright.info
-    return upright if gray else _rgb(upright), (height, width) if quarter else (width, height)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        deep = np.asarray(image).astype(np.float64)
-        return Image.fromarray((deep / 257).clip(0, 255).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
 
 
 class Decoders:

@@ -28,7 +28,9 @@ def pixel_hash(rgb: U8) -> bytes:
     """SHA-256 (32 bytes) over width, height and pixels: the same for one picture whatever its metadata and lossless format."""
     check_rgb(rgb)
     height, width = rgb.shape[:2]
-    return hashlib.sha256(f"rgb8 {width} {height}\n".encode() + np.ascontiguousarray(rgb).tobytes()).digest()
+    digest = hashlib.sha256(f"rgb8 {width} {height}\n".encode())
+    digest.update(np.ascontiguousarray(rgb).data)
+    return digest.digest()
 
 
 def gray(rgb: U8) -> U8:

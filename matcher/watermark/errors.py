@@ -2,7 +2,8 @@
 
     WatermarkError
     ├── RegistrationInvalid   bytes that are no registration, or not one that can be used here
-    └── KeyInvalid            bytes that are no RSA key, or none that registrations are sealed to
+    ├── KeyInvalid            bytes that are no RSA key, or none that registrations are sealed to
+    └── PictureInvalid        a file that is no picture, or none that can be marked
 
 `code` is stable and machine-readable; the message is one sentence for a person.
 """
@@ -34,3 +35,9 @@ class KeyInvalid(WatermarkError, ValueError):
     """Codes: not_a_key, key_too_short, key_too_long."""
 
     default_code = "not_a_key"
+
+
+class PictureInvalid(WatermarkError, ValueError):
+    """Codes: invalid_image (damaged), unsupported_media (no picture of a kind that is marked), image_too_small, image_too_large."""
+
+    default_code = "invalid_image"

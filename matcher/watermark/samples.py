@@ -1,0 +1,35 @@
+"""Adding a change to the samples of a file, in place and by stripes of rows."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from matcher.pixels import F32
+from matcher.watermark.embed import stripes
+
+Samples = npt.NDArray[Any]
+"""uint8 or uint16, H x W or H x W x channels."""
+_LEAST_WHITE: Final = 64
+
+
+def add_to(samples: Samples, change: F32) -> None:
+    """Adds the change, which is in steps of 8 bit and given on the canonical grid as the picture lies, to each channel."""
+    largest = np.iinfo(samples.dtype).max
+    unit = np.float32(largest / 255)
+    for rows, part in stripes(change, (samples.shape[1], samples.shape[0])):
+        scaled = (part * unit).reshape(*part.shape, *(1,) * (samples.ndim - 2))
+        samples[rows] = np.clip(np.rint(samples[rows] + scaled), 0, largest)
+
+
+def add_to_inks(inks: Samples, change: F32) -> None:
+    """Adds the change to what a picture in cyan, magenta, yellow and black (uint8, H x W x 4) shows.
+
+    R = (255 - K)(255 - C) / 255, and so on: black stays, the colours answer for the change. Where black covers nearly all they cannot.
+    """
+    for rows, part in stripes(change, (inks.shape[1], inks.shape[0])):
+        white = np.maximum(255 - inks[rows, :, 3].astype(np.float32), _LEAST_WHITE)
+        less = (part * 255 / white)[..., None]
+        inks[rows, :, :3] = np.clip(np.rint(inks[rows, :, :3] - less), 0, 255)

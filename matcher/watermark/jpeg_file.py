@@ -24,7 +24,7 @@ from matcher.watermark.samples import add_to, add_to_inks
 MAX_STEP: Final = 8
 _LOWEST: Final = (0, 1, 8)
 """Where a table has the mean of a block and the lowest frequency along each axis."""
-_KINDS: Final = ["JPEG", "MPO"]
+_KINDS: Final = ["JPEG"]
 _444, _420 = 0, 2
 _APP0, _APP2, _APP14, _APP15, _COM, _SOS, _EOI = 0xE0, 0xE2, 0xEE, 0xEF, 0xFE, 0xDA, 0xD9
 _ALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -127,19 +127,15 @@ def with_segments(original: bytes, encoded: bytes) -> bytes:
     The encoder's Adobe segment stays, as it says which colours it wrote. The index of further pictures in the file (MPF) goes with them.
     """
     own, start = segments(encoded)
-    adobe = [s.whole for s in own if s.marker == _APP14]
-    kept = [s.whole for s in segments(original)[0] if _is_metadata(s) and not _is_void(s, bool(adobe))]
-    rest = [s.whole for s in own if not _is_metadata(s)]
-    return b"".join([b"\xff\xd8", *kept, *adobe, *rest, encoded[start:]])
+    adobe = [s for s in own if s.marker == _APP14]
+    kept = [s for s in segments(original)[0] if _is_metadata(s) and not (adobe and s.marker == _APP14)]
+    rest = [s for s in own if not _is_metadata(s)]
+    return b"".join([b"\xff\xd8", *(s.whole for s in (*kept, *adobe, *rest)), encoded[start:]])
 
 
 def _is_metadata(segment: Segment) -> bool:
-    return _APP0 <= segment.marker <= _APP15 or segment.marker == _COM
-
-
-def _is_void(segment: Segment, adobe: bool) -> bool:
-    of_colours = adobe and segment.marker == _APP14
-    return of_colours or (segment.marker == _APP2 and segment.body.startswith(b"MPF\0"))
+    applications = _APP0 <= segment.marker <= _APP15 and not (segment.marker == _APP2 and segment.body.startswith(b"MPF\0"))
+    return applications or segment.marker == _COM
 
 
 def segments(data: bytes) -> tuple[list[Segment], int]:

@@ -20,8 +20,7 @@ from matcher.watermark.jpeg_file import mark_jpeg
 from matcher.watermark.registration import Registration
 
 MAX_PIXELS: Final = 120_000_000
-_MARKERS: Final[dict[str, Callable[[bytes, F32], bytes]]] = {"JPEG": mark_jpeg, "MPO": mark_jpeg}
-KINDS: Final = "JPEG"
+_MARKERS: Final[dict[str, Callable[[bytes, F32], bytes]]] = {"JPEG": mark_jpeg}
 
 
 def mark_file(
@@ -51,7 +50,7 @@ def as_stored(change: F32, turn: int) -> F32:
 def _look(data: bytes) -> tuple[str, int, U8]:
     """Pillow's name of the file's kind, its orientation, and the upright picture."""
     with opened(data, list(_MARKERS)) as image:
-        kind = image.format or ""
+        kind = "JPEG" if image.format == "MPO" else image.format or ""  # a JPEG with further pictures behind it
         _check_size(*image.size)
         turn = orientation(image)
         return kind, turn, np.asarray(shown(image)[0], np.uint8)
@@ -71,6 +70,6 @@ def _reading() -> Iterator[None]:
     except (WatermarkError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise PictureInvalid(f"not a picture that can be marked: {KINDS} are", code="unsupported_media") from error
+        raise PictureInvalid(f"not a picture of a kind that can be marked ({', '.join(_MARKERS)})", code="unsupported_media") from error
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         raise PictureInvalid(f"the picture cannot be decoded: {error}") from error

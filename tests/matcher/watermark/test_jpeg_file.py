@@ -38,7 +38,7 @@ def _jpeg(image: Image.Image = _PHOTO, turn: int = 1, **options: Any) -> bytes:
 
 
 def _metadata(data: bytes) -> list[bytes]:
-    return [s.whole for s in segments(data)[0] if 0xE0 <= s.marker <= 0xEF or s.marker == 0xFE]
+    return sorted(s.whole for s in segments(data)[0] if 0xE0 <= s.marker <= 0xEF or s.marker == 0xFE)
 
 
 def _encoding(data: bytes) -> tuple[Any, ...]:

@@ -69,9 +69,11 @@ def _in_rgb(image: Image.Image) -> bool:
 
 
 def _mark_luma(data: bytes, change: F32, options: dict[str, Any]) -> Image.Image:
-    luma, *chroma = _decoded(data, "YCbCr").split()
     if options["subsampling"] == _420:
+        luma = _decoded(data, "L")
         chroma = [_doubled(plane, luma.size) for plane in _stored_chroma(data)]
+    else:
+        luma, *chroma = _decoded(data, "YCbCr").split()
     samples = np.array(luma)
     del luma
     add_to(samples, change)
@@ -107,7 +109,7 @@ def _mark_samples(data: bytes, change: F32, _options: dict[str, Any]) -> Image.I
 
 def _decoded(data: bytes, mode: str | None) -> Image.Image:
     with opened(data, _KINDS) as image:
-        if mode == "YCbCr":
+        if mode is not None:
             image.draft(mode, image.size)
         image.load()
         return image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -17,11 +18,12 @@ _LEAST_WHITE: Final = 64
 
 def add_to(samples: Samples, change: F32) -> None:
     """Adds the change, which is in steps of 8 bit and given on the canonical grid as the picture lies, to each channel."""
-    largest = np.iinfo(samples.dtype).max
-    unit = np.float32(largest / 255)
+    kind = cv2.CV_8U if samples.dtype == np.uint8 else cv2.CV_16U
+    unit = np.float32(np.iinfo(samples.dtype).max / 255)
     for rows, part in stripes(change, (samples.shape[1], samples.shape[0])):
-        scaled = (part * unit).reshape(*part.shape, *(1,) * (samples.ndim - 2))
-        samples[rows] = np.clip(np.rint(samples[rows] + scaled), 0, largest)
+        scaled = part * unit
+        added = scaled if samples.ndim == 2 else cv2.merge([scaled] * samples.shape[2])
+        samples[rows] = cv2.add(samples[rows], added, dtype=kind)  # rounds, and stays in the range
 
 
 def add_to_inks(inks: Samples, change: F32) -> None:

@@ -24,6 +24,8 @@ from bench.watermark.run import Run
 from matcher.pixels import U8
 from matcher.watermark.detect import detect_all
 from matcher.watermark.embed import embed
+from matcher.watermark.lmk import new_private_key, public_to_der, read_public_key, seal
+from matcher.watermark.picture_file import mark_file
 
 _MEGAPIXELS: Final = (1, 3, 12)
 _REPEATS: Final = 3
@@ -37,7 +39,8 @@ _QUERIES: Final = ("jpeg_50", "resize_50", "crop_25", "rotate_5")
 def run(run: Run) -> dict[str, Any]:
     cv2.setNumThreads(1)
     pictures = run.few(_PICTURES, 2)
-    sizes = spread(_bytes, list(run.pictures), "registrations")
+    account = public_to_der(new_private_key().public_key())
+    sizes = spread(partial(_bytes, public_key=account), list(run.pictures), "registrations")
     return {
         "embed": [_embed(pictures, size) for size in (_MEGAPIXELS[:2] if run.quick else _MEGAPIXELS)],
         "detect": _detect(pictures),
@@ -46,10 +49,11 @@ def run(run: Run) -> dict[str, Any]:
     }
 
 
-def _bytes(picture: Picture) -> tuple[int, int]:
-    """Of a registration with a small picture, and of one without."""
-    rgb = picture.load()
-    return tuple(len(embed(rgb, key=key_of(picture.name), transactional=t)[1].to_bytes()) for t in (False, True))  # type: ignore[return-value]
+def _bytes(picture: Picture, public_key: bytes) -> tuple[int, int]:
+    """Of sealed registrations: with a small picture, and transactional."""
+    rgb, account = picture.load(), read_public_key(public_key)
+    full, transactional = (embed(rgb, key=key_of(picture.name), transactional=t)[1] for t in (False, True))
+    return len(seal(full, account)), len(seal(transactional, account))
 
 
 def _embed(pictures: Sequence[Picture], megapixels: int) -> dict[str, float]:
@@ -58,13 +62,8 @@ def _embed(pictures: Sequence[Picture], megapixels: int) -> dict[str, float]:
     files = [_file(rgb) for rgb in sized]
     actual = float(np.mean([rgb.shape[0] * rgb.shape[1] for rgb in sized])) / 1e6
     array = float(np.mean([_least(partial(embed, rgb)) for rgb in sized]))
-    jpeg = float(np.mean([_least(partial(_marked_file, data)) for data in files]))
+    jpeg = float(np.mean([_least(partial(mark_file, data)) for data in files]))
     return {"megapixels": megapixels, "array": round(array / actual, 4), "jpeg": round(jpeg / actual, 4)}
-
-
-def _marked_file(data: bytes) -> bytes:
-    with Image.open(BytesIO(data)) as image:
-        return _file(embed(np.asarray(image.convert("RGB")))[0])
 
 
 def _file(rgb: U8) -> bytes:
@@ -125,6 +124,6 @@ def markdown(result: Mapping[str, Any]) -> list[str]:
         f"| each further candidate that it does not show | {found['other']:.3f} |",
         f"| each further key of the same picture | {found['key']:.4f} |",
         "",
-        f"Registrations of {size['pictures']} pictures: {size['mean']:,} bytes on average, {size['most']:,} at most; "
+        f"LMK files (sealed registrations) of {size['pictures']} pictures: {size['mean']:,} bytes on average, {size['most']:,} at most; "
         f"transactional {result['transactional']['most']:,} at most.",
     ]

@@ -62,6 +62,6 @@ GOALS: Final = (
     Goal("detect, s for each query", "<= .15", lambda r: _detect(r, "query"), lambda v: v <= 0.15),
     Goal("detect, s for each further candidate", "<= .03", lambda r: _detect(r, "alike"), lambda v: v <= 0.03),
     Goal("detect, s for each further key", "<= .005", lambda r: _detect(r, "key"), lambda v: v <= 0.005),
-    Goal("registration, bytes at most", "<= 45,000", lambda r: r["costs"]["registration"]["most"], lambda v: v <= 45_000),
-    Goal("transactional registration, bytes at most", "<= 512", lambda r: r["costs"]["transactional"]["most"], lambda v: v <= 512),
+    Goal("LMK file, bytes at most", "<= 45,000", lambda r: r["costs"]["registration"]["most"], lambda v: v <= 45_000),
+    Goal("transactional LMK file, bytes at most", "<= 512", lambda r: r["costs"]["transactional"]["most"], lambda v: v <= 512),
 )

@@ -17,10 +17,11 @@ from matcher.upright import opened, orientation, shown
 from matcher.watermark.embed import MIN_SIDE, draw
 from matcher.watermark.errors import PictureInvalid, WatermarkError
 from matcher.watermark.jpeg_file import mark_jpeg
+from matcher.watermark.png_file import mark_png
 from matcher.watermark.registration import Registration
 
 MAX_PIXELS: Final = 120_000_000
-_MARKERS: Final[dict[str, Callable[[bytes, F32], bytes]]] = {"JPEG": mark_jpeg}
+_MARKERS: Final[dict[str, Callable[[bytes, F32], bytes]]] = {"JPEG": mark_jpeg, "PNG": mark_png}
 
 
 def mark_file(
@@ -52,6 +53,9 @@ def _look(data: bytes) -> tuple[str, int, U8]:
     with opened(data, list(_MARKERS)) as image:
         kind = "JPEG" if image.format == "MPO" else image.format or ""  # a JPEG with further pictures behind it
         _check_size(*image.size)
+        frames = getattr(image, "n_frames", 1)
+        if kind != "JPEG" and frames > 1:
+            raise PictureInvalid(f"a file of {frames} pictures; one alone can be marked", code="unsupported_media")
         turn = orientation(image)
         return kind, turn, np.asarray(shown(image)[0], np.uint8)
 

@@ -35,3 +35,12 @@ def add_to_inks(inks: Samples, change: F32) -> None:
         white = np.maximum(255 - inks[rows, :, 3].astype(np.float32), _LEAST_WHITE)
         less = (part * 255 / white)[..., None]
         inks[rows, :, :3] = np.clip(np.rint(inks[rows, :, :3] - less), 0, 255)
+
+
+def add_beside_alpha(samples: Samples, change: F32) -> None:
+    """Adds the change to all channels but the last, which is alpha; pixels that are wholly transparent stay as they are."""
+    for rows, part in stripes(change, (samples.shape[1], samples.shape[0])):
+        seen = samples[rows, :, -1:] > 0
+        largest = np.iinfo(samples.dtype).max
+        added = np.rint(samples[rows, :, :-1] + part[..., None] * np.float32(largest / 255))
+        np.copyto(samples[rows, :, :-1], np.clip(added, 0, largest), where=seen, casting="unsafe")

@@ -16,9 +16,10 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 
 from api_shim.endpoint import FILE_LIMIT, JSON_LIMIT, Action, Endpoint, not_built
 from api_shim.errors import MethodNotAllowed, error_response
+from api_shim.limits import watermarking_headers
 from api_shim.links import BASE
 from api_shim.middleware import Requests
-from api_shim.routes import account, crawling, health, matches, media, searches, static, uploads
+from api_shim.routes import account, crawling, health, matches, media, searches, static, uploads, watermarking
 from api_shim.state import ApiState
 from core.errors import InvalidInput, NotFound
 from core.services import Services
@@ -26,7 +27,6 @@ from core.services import Services
 _PRESS = not_built("the press feed")
 _CREDIT = not_built("finding credit lines")
 _RECORDED = not_built("recording searches")
-_WATERMARKING = not_built("watermarking over the API")
 _BLACKLIST = not_built("the domain blacklist")
 
 API: Final[list[BaseRoute]] = [
@@ -64,8 +64,11 @@ API: Final[list[BaseRoute]] = [
     Route("/searches", Endpoint(GET=_RECORDED, POST=Action(searches.search, needs_body=True, limit=FILE_LIMIT + JSON_LIMIT))),
     Route("/searches/{search_id}", Endpoint(GET=_RECORDED, DELETE=_RECORDED)),
     Route("/searches/{search_id}/matches", Endpoint(GET=_RECORDED)),
-    Route("/watermarking", Endpoint(POST=_WATERMARKING)),
-    Route("/watermarking/detect", Endpoint(POST=_WATERMARKING)),
+    Route(
+        "/watermarking",
+        Endpoint(POST=Action(watermarking.mark, needs_body=True, limit=FILE_LIMIT, headers=watermarking_headers)),
+    ),
+    Route("/watermarking/detect", Endpoint(POST=Action(watermarking.detect, needs_body=True, limit=FILE_LIMIT))),
     Route("/watermarking/key", Endpoint(GET=Action(account.public_key))),
     Route("/uploads", Endpoint(POST=Action(uploads.upload, needs_body=True, limit=FILE_LIMIT))),
     Route("/domains/blacklist", Endpoint(GET=_BLACKLIST, POST=_BLACKLIST, DELETE=_BLACKLIST)),

@@ -39,6 +39,11 @@ class TooManyRequests(FiligraneError):
         self.retry_after = retry_after
 
 
+class TimedOut(FiligraneError):
+    status = 504
+    default_code = "timeout"
+
+
 class RangeNotSatisfiable(FiligraneError):
     status = 416
     default_code = "range_not_satisfiable"

@@ -8,6 +8,8 @@ from typing import Final
 from api_shim.announcing import Announcer
 from api_shim.answers import Answers
 from api_shim.auth import Attempts
+from api_shim.orders import Orders
+from api_shim.workshop import Workshop
 from core import outbox
 from core.health import Health, checks_of
 from core.netguard import Netguard
@@ -30,8 +32,12 @@ class ApiState:
         self.netguard = Netguard(services.settings.allow_networks)
         self.decoders = Decoders(DECODERS)
         self.keys = AccountKeys(services, partial(self.decoders.run, sealing.new_key))
+        self.workshop = Workshop(self.decoders)
+        self.orders = Orders(services, self.keys, self.decoders)
 
     def close(self) -> None:
         self.answers.close()
         self.announcer.close()
+        self.orders.close()
+        self.workshop.close()
         self.decoders.close()

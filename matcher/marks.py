@@ -38,6 +38,12 @@ class Marks(NamedTuple):
     keys: tuple[str, ...]
 
 
+def stored(store: ObjectStore, key: str, small: str | None) -> Registration:
+    """One registration from its object and that of the small picture, if it has one. Raises ObjectMissing, Corrupt, Unavailable."""
+    found = Registration.from_bytes(store.get(key))
+    return replace(found, small=store.get(small)) if found.transactional and small is not None else found
+
+
 class Keyed:
     """Reads registrations from the store, and keeps those of the pictures that were candidates lately. Thread-safe."""
 

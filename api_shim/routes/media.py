@@ -10,9 +10,8 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy.orm import Session
 
 from api_shim import bodies, remote, schemas
-from api_shim.endpoint import Answer, Call, decoded_path, media_path
+from api_shim.endpoint import Answer, Call, media_path
 from api_shim.errors import InvalidFields
-from api_shim.links import BASE
 from api_shim.pagination import Order
 from api_shim.present import Presenter
 from api_shim.routes.matches import page_of_web_matches
@@ -113,10 +112,9 @@ def _place(call: Call, name: str, text: str) -> str:
         if "/" not in text.strip("/"):
             raise InvalidFields({name: "is the URL of a media, or a path from the home directory on"})
         return text.lstrip("/")
-    for origin in (call.links.origin, call.links.public_url):
-        start = f"{origin}{BASE}/media/"
-        if text.startswith(start):
-            return decoded_path(text.removeprefix(start).encode())
+    path = remote.media_path_of(call, text)
+    if path is not None:
+        return path
     raise InvalidFields({name: "is not the URL of a media here"})
 
 

@@ -15,10 +15,11 @@ from starlette.responses import Response, StreamingResponse
 from api_shim.errors import RangeNotSatisfiable
 from api_shim.links import static_hash
 from api_shim.state import ApiState
-from core.errors import InvalidInput, NotFound
+from core.errors import FiligraneError, InvalidInput, NotFound, ObjectMissing, Unavailable
 from core.models import Static
 from core.objectstore import ObjectStore
 from core.objectstore.folder import FolderStore
+from core.repo import temporary
 from core.services import Services
 
 _ADDRESS: Final = re.compile(r"(\d{1,18}),([0-9a-f]{20})", re.ASCII)
@@ -36,7 +37,21 @@ class Download:
 def static(request: Request, state: ApiState) -> Response:
     """GET /static/<id>,<hash>"""
     row = find_static(state.services, request.path_params["address"])
-    return serve(request, state.services.store, Download(row.key, row.content_type, row.filename))
+    try:
+        return serve(request, state.services.store, Download(row.key, row.content_type, row.filename))
+    except ObjectMissing as error:
+        raise absent(state.services, row.key) from error
+
+
+def absent(services: Services, key: str) -> FiligraneError:
+    """Why there is no object behind an address that was given out: it is gone, or is still being made."""
+    with services.database.read() as tx:
+        order = temporary.of_folder(tx, key.rpartition("/")[0])
+    if order is None or order.state == temporary.DONE:
+        return _gone()
+    if order.state == temporary.FAILED:
+        return NotFound(order.reason or "the picture could not be marked", code="watermarking_failed")
+    return Unavailable("the picture is still being marked", code="not_ready", retry_after=1)
 
 
 def find_static(services: Services, address: str) -> Static:

@@ -23,8 +23,6 @@ UNBUILT = [
     ("GET", "/searches/HTnqefQkb7jq"),
     ("DELETE", "/searches/HTnqefQkb7jq"),
     ("GET", "/searches/HTnqefQkb7jq/matches"),
-    ("POST", "/watermarking"),
-    ("POST", "/watermarking/detect"),
     ("GET", "/domains/blacklist"),
     ("POST", "/domains/blacklist"),
     ("DELETE", "/domains/blacklist"),

@@ -14,7 +14,7 @@ from bench.watermark.security.case import case
 from bench.watermark.security.collusion import MIXES, mixed
 from bench.watermark.security.estimate import shown, taken_off
 from bench.watermark.security.insider import restored, without
-from bench.watermark.security.oracle import _least
+from bench.watermark.security.oracle import least
 from bench.watermark.security.removal import bent
 from bench.watermark.significance import MOST, z_of
 from tests.matcher.pictures import photo
@@ -54,8 +54,8 @@ def test_bending_moves_no_pixel_further_than_it_says() -> None:
 
 
 def test_the_least_that_is_enough() -> None:
-    assert _least(lambda value: value >= 3.25, 64) == pytest.approx(3.25, abs=0.02)
-    assert _least(lambda value: False, 64) == 64
+    assert least(lambda value: value >= 3.25, 64) == pytest.approx(3.25, abs=0.02)
+    assert least(lambda value: False, 64) == 64
 
 
 def test_the_smoothest_part_is_found() -> None:

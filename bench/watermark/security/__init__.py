@@ -98,7 +98,7 @@ def _row(what: str, found: Sequence[Outcome]) -> dict[str, Any]:
 
 def plot(result: Mapping[str, Any], folder: Path) -> None:
     rows = [row for row in result["attackers"][_COLLUDERS] if " copies, " in row["what"]]
-    named = [(*row["what"].split(" copies, "), row["z_median"]) for row in rows if not row["what"].startswith("innocent")]
+    named = [(*row["what"].split(" copies, "), row["z_median"]) for row in rows]
     plots.collusion([(int(copies), how, z) for copies, how, z in named], folder / "watermark-collusion.svg")
 
 

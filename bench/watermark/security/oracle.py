@@ -75,18 +75,18 @@ def _probe(owned: Case, number: int) -> F32:
 def _doubtful(owned: Case) -> U8:
     """The copy under so much noise that it is just found still, where the answer to a small change is open."""
     noise = np.random.default_rng(0).normal(size=owned.marked.shape).astype(np.float32)
-    least = _least(lambda deviation: not _decision(owned, _added(owned.marked, deviation * noise)), 256.0)
-    return _added(owned.marked, least * (1 - 1e-3) * noise)
+    amount = least(lambda deviation: not _decision(owned, _added(owned.marked, deviation * noise)), 256.0)
+    return _added(owned.marked, amount * (1 - 1e-3) * noise)
 
 
 def _removed(owned: Case, estimate: F32, what: str) -> Outcome:
     """The estimate taken off as weakly as suffices."""
     unit = estimate / max(float(np.sqrt(np.mean(estimate**2))), 1e-9)
-    least = _least(lambda deviation: not _decision(owned, _added(owned.marked, -deviation * unit)), 64.0)
-    return owned.outcome(what, _added(owned.marked, -least * unit))
+    amount = least(lambda deviation: not _decision(owned, _added(owned.marked, -deviation * unit)), 64.0)
+    return owned.outcome(what, _added(owned.marked, -amount * unit))
 
 
-def _least(enough: Callable[[float], bool], most: float) -> float:
+def least(enough: Callable[[float], bool], most: float) -> float:
     """The least value that is enough, nearly; `most` where none is."""
     low, high = 0.0, most
     for _ in range(_HALVINGS):

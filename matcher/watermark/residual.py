@@ -64,35 +64,49 @@ def residual(query: F32, original: F32, mask: F32) -> F32:
     collapsed = np.zeros_like(masks[OCTAVES])
     for octave in reversed(range(OCTAVES)):
         shown = np.asarray(masks[octave] > 0.99, np.float32)
-        part = _weighted(seen[octave] * shown, known[octave] * shown, shown, bounds[octave + 2] * np.float32(_shares()[octave]))
-        collapsed = part + _up(collapsed, part)
+        # in place, here and below: fresh memory of this size costs more than the arithmetic
+        seen[octave] *= shown
+        known[octave] *= shown
+        part = _weighted(seen[octave], known[octave], shown, bounds[octave + 2] * np.float32(_shares()[octave]))
+        part += _up(collapsed, part)
+        collapsed = part
     return collapsed
 
 
 def _weighted(query: F32, original: F32, shown: F32, own: F32) -> F32:
     """One octave of what is left, by expected mark over noise; `own`: the mark's power in this octave, at a quarter of the size."""
-    power, common = original * original, original * query
     share = np.maximum(_local(shown), 1e-3)
-    overall = np.float32(np.clip(common.sum() / max(float(power.sum()), 1e-6), 0, 2))
-    gain = (_local(common) / share + _SHRUNK * overall) / (_local(power) / share + _SHRUNK)
-    left = query - _spread(np.clip(gain, 0, _MAX_GAIN), query) * original
-    noise = _local(left * left) / share
-    return left * _spread(np.sqrt(own) / (noise + _OWN * own), query)
+    product = original * original
+    power = _local(product) / share
+    common = _local(np.multiply(original, query, out=product)) / share
+    overall = np.float32(np.clip(float((common * share).sum()) / max(float((power * share).sum()), 1e-6), 0, 2))
+    left = _spread(np.clip((common + _SHRUNK * overall) / (power + _SHRUNK), 0, _MAX_GAIN), query)
+    left *= original
+    np.subtract(query, left, out=left)
+    noise = _local(np.multiply(left, left, out=product)) / share
+    left *= _spread(np.sqrt(own) / (noise + _OWN * own), query)
+    return left
 
 
 def _filled(query: F32, original: F32, mask: F32) -> F32:
     """The query, and where it shows nothing the picture at its brightness and contrast, so that the border makes no waves."""
-    count = max(float(mask.sum()), 1.0)
-    middle, level = float(np.vdot(original, mask)) / count, float(np.vdot(query, mask)) / count
-    x, y = (original - np.float32(middle)) * mask, (query - np.float32(level)) * mask
-    contrast = float(np.vdot(x, y)) / max(float(np.vdot(x, x)), count)
-    return np.where(mask > 0, query, (original - np.float32(middle)) * np.float32(contrast) + np.float32(level))
+    count = float(mask.sum())
+    if count in (0, mask.size):
+        return query
+    middle, level = (np.float32(np.vdot(image, mask) / count) for image in (original, query))
+    x = (original - middle) * mask
+    contrast = np.float32(np.vdot(x, query - level) / max(float(np.vdot(x, x)), count))
+    return np.where(mask > 0, query, contrast * original + (level - contrast * middle))
 
 
 def _octaves(image: F32) -> list[F32]:
     """A Laplacian pyramid (Burt and Adelson 1983), the finest octave first."""
-    levels = _halved(image)
-    return [level - _up(coarse, level) for level, coarse in pairwise(levels[: OCTAVES + 1])]
+    return [_without(coarse, level) for level, coarse in pairwise(_halved(image)[: OCTAVES + 1])]
+
+
+def _without(coarse: F32, level: F32) -> F32:
+    smooth = _up(coarse, level)
+    return np.subtract(level, smooth, out=smooth)
 
 
 def _halved(image: F32) -> list[F32]:

@@ -13,7 +13,7 @@ from matcher.watermark.embed import stripes
 
 Samples = npt.NDArray[Any]
 """uint8 or uint16, H x W or H x W x channels."""
-_LEAST_WHITE: Final = 64
+_LEAST_WHITE: Final = 0.25
 
 
 def add_to(samples: Samples, change: F32) -> None:
@@ -27,14 +27,15 @@ def add_to(samples: Samples, change: F32) -> None:
 
 
 def add_to_inks(inks: Samples, change: F32) -> None:
-    """Adds the change to what a picture in cyan, magenta, yellow and black (uint8, H x W x 4) shows.
+    """Adds the change to what a picture in cyan, magenta, yellow and black (H x W x 4) shows.
 
-    R = (255 - K)(255 - C) / 255, and so on: black stays, the colours answer for the change. Where black covers nearly all they cannot.
+    R = (1 - K)(1 - C), and so on: black stays, the colours answer for the change. Where black covers nearly all they cannot.
     """
+    most = np.float32(np.iinfo(inks.dtype).max)
     for rows, part in stripes(change, (inks.shape[1], inks.shape[0])):
-        white = np.maximum(255 - inks[rows, :, 3].astype(np.float32), _LEAST_WHITE)
-        less = (part * 255 / white)[..., None]
-        inks[rows, :, :3] = np.clip(np.rint(inks[rows, :, :3] - less), 0, 255)
+        white = np.maximum(1 - inks[rows, :, 3] / most, _LEAST_WHITE)
+        less = (part / white)[..., None] * (most / 255)
+        inks[rows, :, :3] = np.clip(np.rint(inks[rows, :, :3] - less), 0, most)
 
 
 def add_beside_alpha(samples: Samples, change: F32) -> None:

@@ -188,7 +188,9 @@ def _add_crawl(commands: _Commands) -> None:
 
 
 def _add_register(commands: _Commands) -> None:
-    register = _add(commands, "register", "register:register", "register pictures (files, or folders with all that is in them)")
+    register = _add(
+        commands, "register", "register:register", "register pictures, or registrations (LMK) of marked ones: files, or folders"
+    )
     register.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     register.add_argument("--to", default="", metavar="FOLDER", help="folder of the media tree, below the account's home")
     register.add_argument("--watermark", action="store_true", help="mark each picture with a key of its own; the marked copies go to --out")

@@ -43,6 +43,8 @@ def caption(hit: SearchHit) -> str:
     said = [hit.verdict] if hit.verdict is not None else []
     if hit.p_value is not None:
         said.append(f"watermark p = {hit.p_value:.1e}")
+    if hit.payload is not None:
+        said.append(f"payload {hit.payload}")
     if hit.score is not None:
         said.append(f"score {hit.score:.1f}")
     if hit.why is not None:

@@ -23,9 +23,12 @@ from matcher.copies import plain
 from matcher.copies.features import Fingerprint
 from matcher.decode import decode
 from matcher.pixels import U8
+from matcher.sealing import AccountKeys
+from matcher.watermark import lmk
 from matcher.watermark.registration import Registration
 
-_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
+_SEALED: Final = ".lmk"
+_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", _SEALED})
 _QUALITY: Final = 95
 
 
@@ -37,7 +40,7 @@ def register(given: argparse.Namespace) -> int:
         folder = "/".join(part for part in (caller.account.home, given.to.strip("/")) if part)
         done = []
         for number, (file, name) in enumerate(files, 1):
-            marked = given.out / name if given.watermark else None
+            marked = given.out / name if given.watermark and file.suffix.lower() != _SEALED else None
             done.append(_try(caller.services, caller.links, caller.account.id, file, f"{folder}/{name}", marked))
             said = done[-1]["error"]["details"] if "error" in done[-1] else done[-1].get("note")
             say(f"{number}/{len(files)} {file}" + (f": {said}" if said else ""))
@@ -77,14 +80,23 @@ def register_file(services: Services, account_id: int, file: Path, path: str, ma
         InvalidInput, Conflict: nothing can be put at this path.
     """
     data = _read(file)
-    prepared = registrar.prepare(data)
+    if lmk.is_sealed(data):
+        return _register_mark(services, account_id, data, path)
     registration = None
     if marked is not None:
         rgb, registration = filigrane.embed(decode(data)[0])
         marked.parent.mkdir(parents=True, exist_ok=True)
         marked.write_bytes(like(data, rgb))
+    prepared = registrar.prepare(data, registration)
     registrar.register(services, account_id, path, prepared, disk_usage=len(data), watermark=registration)
     return RegisteredFile(registration, plain.note(Fingerprint.from_bytes(prepared.fingerprint)))
+
+
+def _register_mark(services: Services, account_id: int, data: bytes, path: str) -> RegisteredFile:
+    """The picture whose registration was sealed to the account. Raises InvalidInput, Conflict."""
+    registration = AccountKeys(services).unseal(account_id, data)
+    registrar.register_mark(services, account_id, path, registration, registrar.here, disk_usage=len(data))
+    return RegisteredFile(registration, None)
 
 
 def like(original: bytes, rgb: U8) -> bytes:
@@ -110,7 +122,7 @@ def _try(services: Services, links: Links, account_id: int, file: Path, path: st
         return {"file": str(file), "error": {"code": error.code, "details": error.details}}
     entry = {"file": str(file), "path": path, "url": links.media(path), "watermarked": registration is not None}
     if registration is not None:
-        entry |= {"marked": str(marked), "key_id": registration.key_id}
+        entry |= {"key_id": registration.key_id} | ({"marked": str(marked)} if marked is not None else {})
     return entry | ({"note": note} if note is not None else {})
 
 

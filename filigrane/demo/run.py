@@ -156,7 +156,9 @@ def _register(demo: Demo, originals: Sequence[Original]) -> None:
             data = original.file.read_bytes()
             watermark = Registration.from_bytes(original.registration.read_bytes()) if original.registration else None
             path = f"{account.home}/demo/{original.file.name}"
-            registrar.register(demo.services, account.id, path, registrar.prepare(data), disk_usage=len(data), watermark=watermark)
+            registrar.register(
+                demo.services, account.id, path, registrar.prepare(data, watermark), disk_usage=len(data), watermark=watermark
+            )
         outbox.drain(demo.services)
     marked = sum(original.watermarked for original in originals)
     demo.console.print(f"Registered {len(originals)} pictures, {marked} of them watermarked")

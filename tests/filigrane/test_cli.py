@@ -27,7 +27,10 @@ from filigrane.cli import main, parser
 from filigrane.commands import account, batch, register, roles, search, session
 from filigrane.commands.register import like
 from filigrane.commands.session import by_site
+from matcher import marks
 from matcher.decode import decode
+from matcher.sealing import AccountKeys
+from matcher.watermark import lmk
 from tests.filigrane.batches import made_batch
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -282,9 +285,23 @@ def test_marked_copies_are_written_and_detected(picture: Path, tmp_path: Path, c
         assert registration is not None
         assert registration.key_id == done["key_id"]
         assert registration.lmk_key is not None
-        lmk = services.store.get(registration.lmk_key)
+        found = marks.stored(services.store, registration.lmk_key, registration.picture.small_key)
     marked = decode(Path(done["marked"]).read_bytes())[0]
-    assert filigrane.detect(marked, filigrane.Registration.from_bytes(lmk)).marked
+    assert filigrane.detect(marked, found).marked
+
+
+def test_registrations_are_registered_too(picture: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    says(capsys, "register", str(picture))
+    _, mark = filigrane.embed(decode(picture.read_bytes())[0], transactional=True)
+    with Services.open(load()) as services:
+        public = AccountKeys(services).private(1).public_key()
+    file = tmp_path / "marks" / "harbour.lmk"
+    file.parent.mkdir()
+    file.write_bytes(lmk.seal(mark, public))
+    [done] = says(capsys, "register", str(file.parent))
+    assert (done["path"], done["watermarked"], done["key_id"], "marked" in done) == ("local/harbour.lmk", True, mark.key_id, False)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "the LMK is damaged" in says(capsys, "register", str(file), code=1)
 
 
 def test_watermarking_needs_a_folder(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:

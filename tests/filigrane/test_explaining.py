@@ -70,4 +70,4 @@ def test_the_caption_says_what_speaks_for_it() -> None:
     )
     whole = msgspec.structs.replace(HIT, why=Why(0, 0, 1.0, 0.99))
     assert "compared as a whole, 100% of the blocks alike" in caption(whole)
-    assert caption(SearchHit(1, "k", None, None, 1e-12, 5, None, None, HIT.transform)) == "watermark p = 1.0e-12"
+    assert caption(SearchHit(1, "k", None, None, 1e-12, 5, None, None, HIT.transform)) == "watermark p = 1.0e-12, payload 5"

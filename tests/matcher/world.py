@@ -47,7 +47,9 @@ class World:
 
     def register(self, name: str, data: bytes, watermark: Registration | None = None, account: Account | None = None) -> Registered:
         owner = account or self.account
-        done = register(self.services, owner.id, f"{owner.home}/{name}", prepare(data), disk_usage=len(data), watermark=watermark)
+        done = register(
+            self.services, owner.id, f"{owner.home}/{name}", prepare(data, watermark), disk_usage=len(data), watermark=watermark
+        )
         outbox.drain(self.services)
         return done
 

@@ -42,9 +42,9 @@ def serve_until_killed(settings: Settings, port: int, place: str) -> None:
     death = Death(place, 1)
     put_picture, drain = media.put_picture, outbox.drain
 
-    def dying_put(*arguments: Any) -> Any:
+    def dying_put(*arguments: Any, **named: Any) -> Any:
         death.at("blob")
-        return put_picture(*arguments)
+        return put_picture(*arguments, **named)
 
     def dying_drain(services: Services) -> int:
         death.at("row")
@@ -52,7 +52,7 @@ def serve_until_killed(settings: Settings, port: int, place: str) -> None:
         death.at("answer")
         return sent
 
-    media.put_picture = dying_put  # type: ignore[assignment]
+    media.put_picture = dying_put
     outbox.drain = dying_drain  # type: ignore[assignment]
     roles.run("api", settings, Options(port=port))
 

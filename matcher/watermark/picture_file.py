@@ -20,9 +20,10 @@ from matcher.watermark.jpeg_file import mark_jpeg
 from matcher.watermark.png_file import mark_png
 from matcher.watermark.registration import Registration
 from matcher.watermark.tiff_file import mark_tiff
+from matcher.watermark.webp_file import mark_webp
 
 MAX_PIXELS: Final = 120_000_000
-_MARKERS: Final[dict[str, Callable[[bytes, F32], bytes]]] = {"JPEG": mark_jpeg, "PNG": mark_png, "TIFF": mark_tiff}
+_MARKERS: Final[dict[str, Callable[[bytes, F32], bytes]]] = {"JPEG": mark_jpeg, "PNG": mark_png, "TIFF": mark_tiff, "WEBP": mark_webp}
 
 
 def mark_file(

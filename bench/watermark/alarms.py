@@ -7,20 +7,24 @@ keys, so that no two trials share key and content. Beside it some thousand keys 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 
+from bench.copies.queries import stem
 from bench.copies.sets import Picture
 from bench.copies.work import followed, spread
-from bench.watermark import doubts, plots
+from bench.watermark import doubts, plots, wrong_keys
 from bench.watermark.attacks import ATTACKS
-from bench.watermark.methods import key_of
+from bench.watermark.keeping import kept, version
+from bench.watermark.methods import ZERO_BIT, key_of, methods
 from bench.watermark.run import Run
 from bench.watermark.wrong_keys import sigma, statistics, tails, unit
 from matcher.pixels import F32, U8, gray
@@ -39,9 +43,10 @@ _SHAPE: Final = (1200, 800)
 _ATTACKS: Final = ("jpeg_50", "resize_50", "crop_50", "gray", "page", "rotate_5", "noise_5", "posted_twice")
 _PAYLOADS: Final = 4_000
 _QUICK_PAYLOADS: Final = 200
+_KINDS: Final = {"originals": False, "copies with another key": True}
 _WHOLE: Final = 120
 """Queries that go through `detect_all`, with `_WHOLE_KEYS` keys each."""
-_WHOLE_KEYS: Final = 1_000
+_WHOLE_KEYS: Final = 250
 
 
 class _Query(NamedTuple):
@@ -51,15 +56,20 @@ class _Query(NamedTuple):
 
 
 def run(run: Run) -> dict[str, Any]:
+    """Each of the four counts is kept: a run that was cut goes on behind the last that was whole."""
     cv2.setNumThreads(1)
-    originals, copies = (_observed(run, marked) for marked in (False, True))
+    observed = lru_cache(2)(partial(_observed, run))
     count = _QUICK_PAYLOADS if run.quick else _PAYLOADS
-    return {
-        "keys": _many_keys({"originals": originals, "copies with another key": copies}, _QUICK_TRIALS if run.quick else _TRIALS),
-        "whole": _whole(run),
-        "payloads": doubts.wrong_keys(originals, grid(*_SHAPE), count),
-        "drowned": doubts.drowned(copies, grid(*_SHAPE), count // 4),
+    size = grid(*_SHAPE)
+    counts: Mapping[str, Callable[[], dict[str, Any]]] = {
+        "keys": lambda: _many_keys({name: observed(marked) for name, marked in _KINDS.items()}, _QUICK_TRIALS if run.quick else _TRIALS),
+        "payloads": lambda: doubts.wrong_keys(observed(False), size, count),
+        "drowned": lambda: doubts.drowned(observed(True), size, count // 4),
+        "whole": lambda: _whole(run),
     }
+    names = hashlib.sha256(repr((run.quick, [stem(picture) for picture in run.pictures])).encode()).hexdigest()[:12]
+    code = version([Path(str(module.__file__)) for module in (sys.modules[__name__], doubts, wrong_keys)], methods()[ZERO_BIT].version)
+    return {name: kept(run.cache / f"alarms-{code}" / f"{name}-{names}.json", make) for name, make in counts.items()}
 
 
 def _observed(run: Run, marked: bool) -> dict[str, F32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -15,6 +15,7 @@ import matcher.copies
 import matcher.watermark
 from bench.copies import attacks as steps
 from bench.watermark import attacks, peers, quality
+from bench.watermark.keeping import version
 from matcher import pixels
 from matcher.pixels import U8, resized
 from matcher.watermark.detect import detect
@@ -93,7 +94,7 @@ def _peer(rgb: U8, name: str, *, peer: str) -> Marked:
 
 @lru_cache
 def methods() -> Mapping[str, Method]:
-    own, theirs = _hash([Path(__file__), *_own_sources()]), _hash(_sources(peers))
+    own, theirs = version([Path(__file__), *_own_sources()]), version(_sources(peers))
     made = {
         ZERO_BIT: Method(_filigrane, own),
         PAYLOAD: Method(partial(_filigrane, carries=True), own),
@@ -113,7 +114,3 @@ def _own_sources() -> list[Path]:
 
 def _sources(*modules: object) -> list[Path]:
     return [Path(str(module.__file__)) for module in (*modules, attacks, steps, quality)]  # type: ignore[attr-defined]
-
-
-def _hash(paths: Iterable[Path]) -> str:
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]

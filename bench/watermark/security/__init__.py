@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +15,7 @@ from bench.copies.queries import stem
 from bench.copies.sets import Picture
 from bench.copies.work import spread
 from bench.watermark import plots
+from bench.watermark.keeping import kept, version
 from bench.watermark.methods import ZERO_BIT, methods
 from bench.watermark.run import Run
 from bench.watermark.security import collusion, copying, insider, oracle, removal
@@ -53,26 +52,15 @@ def run(run: Run) -> dict[str, Any]:
 
 def _asked(run: Run, name: str, attacker: Attacker, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
     """What the attacker does to each picture is kept: a run that was cut goes on there."""
-    folder = run.cache / f"security-{version()}" / re.sub("[^a-z0-9]+", "-", f"{name} quick" if run.quick else name)
-    folder.mkdir(parents=True, exist_ok=True)
+    code = version(sorted(Path(__path__[0]).glob("*.py")), methods()[ZERO_BIT].version)
+    folder = run.cache / f"security-{code}" / re.sub("[^a-z0-9]+", "-", f"{name} quick" if run.quick else name)
     tasks = [_Task(attacker, picture, folder / f"{stem(picture)}.json") for picture in pictures]
     return _table(spread(_attacked, tasks, f"security: {name}"))
 
 
 def _attacked(task: _Task) -> list[Outcome]:
-    if not task.kept.exists():
-        cv2.setNumThreads(1)
-        draft = task.kept.with_suffix(".draft")
-        draft.write_text(json.dumps(task.attacker(task.picture)))
-        draft.replace(task.kept)
-    return [Outcome(*row) for row in json.loads(task.kept.read_text())]
-
-
-@lru_cache
-def version() -> str:
-    """Of all that decides what attackers reach."""
-    sources = sorted(Path(__path__[0]).glob("*.py"))
-    return hashlib.sha256(b"".join([methods()[ZERO_BIT].version.encode(), *(path.read_bytes() for path in sources)])).hexdigest()[:12]
+    cv2.setNumThreads(1)
+    return [Outcome(*row) for row in kept(task.kept, partial(task.attacker, task.picture))]
 
 
 def _table(outcomes: Sequence[Sequence[Outcome]]) -> list[dict[str, Any]]:

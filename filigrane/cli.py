@@ -195,6 +195,7 @@ def _add_register(commands: _Commands) -> None:
     register.add_argument("--to", default="", metavar="FOLDER", help="folder of the media tree, below the account's home")
     register.add_argument("--watermark", action="store_true", help="mark each picture with a key of its own; the marked copies go to --out")
     register.add_argument("--out", type=Path, metavar="DIR", help="where marked copies are written")
+    register.add_argument("--payload", type=int, metavar="N", help="a number that the mark carries, 0 to 16777215; matches say it")
 
 
 def _add_search(commands: _Commands) -> None:

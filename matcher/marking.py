@@ -39,12 +39,19 @@ class Found(NamedTuple):
 
 def mark(data: bytes, public_key: bytes, key: bytes, payload: int | None, secret: str | None, transactional: bool) -> Marked:
     """The marked file and its registration, sealed to the public key. Raises InvalidImage, UnsupportedMedia."""
+    file, registration = marked(data, key=key, payload=payload, secret=secret, transactional=transactional)
+    return Marked(file, lmk.seal(registration, lmk.read_public_key(public_key)))
+
+
+def marked(
+    data: bytes, *, key: bytes | None = None, payload: int | None = None, secret: str | None = None, transactional: bool = False
+) -> tuple[bytes, Registration]:
+    """What `mark_file` returns. Raises InvalidImage, UnsupportedMedia."""
     try:
-        file, registration = mark_file(data, key=key, payload=payload, secret=secret, transactional=transactional)
+        return mark_file(data, key=key, payload=payload, secret=secret, transactional=transactional)
     except PictureInvalid as error:
         kind = UnsupportedMedia if error.code == UnsupportedMedia.default_code else InvalidImage
         raise kind(error.details, code=error.code) from error
-    return Marked(file, lmk.seal(registration, lmk.read_public_key(public_key)))
 
 
 def find(query: bytes, registration: Registration, secret: str | None, payload_max: int | None, original: bytes | None) -> Found:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-from PIL import ExifTags, Image
-
-import filigrane
 from api_shim.links import Links
 from core import outbox
 from core.errors import FiligraneError, InvalidInput
@@ -21,27 +17,28 @@ from filigrane.commands.matching import look_back
 from matcher import registrar
 from matcher.copies import plain
 from matcher.copies.features import Fingerprint
-from matcher.decode import decode
-from matcher.pixels import U8
+from matcher.marking import marked
 from matcher.sealing import AccountKeys
 from matcher.watermark import lmk
+from matcher.watermark.payload import MAX_PAYLOAD
 from matcher.watermark.registration import Registration
 
 _SEALED: Final = ".lmk"
 _SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", _SEALED})
-_QUALITY: Final = 95
 
 
 def register(given: argparse.Namespace) -> int:
     if given.watermark and given.out is None:
         raise InvalidInput("--watermark needs --out, a folder for the marked copies", code="out_missing")
+    if given.payload is not None and not (given.watermark and 0 <= given.payload <= MAX_PAYLOAD):
+        raise InvalidInput(f"--payload is a number from 0 to {MAX_PAYLOAD}, and needs --watermark", code="payload_invalid")
     files = list(pictures(given.paths))
     with calling(given) as caller:
         folder = "/".join(part for part in (caller.account.home, given.to.strip("/")) if part)
         done = []
         for number, (file, name) in enumerate(files, 1):
-            marked = given.out / name if given.watermark and file.suffix.lower() != _SEALED else None
-            done.append(_try(caller.services, caller.links, caller.account.id, file, f"{folder}/{name}", marked))
+            marking = Marking(given.out / name, given.payload) if given.watermark and file.suffix.lower() != _SEALED else None
+            done.append(_try(caller.services, caller.links, caller.account.id, file, f"{folder}/{name}", marking))
             said = done[-1]["error"]["details"] if "error" in done[-1] else done[-1].get("note")
             say(f"{number}/{len(files)} {file}" + (f": {said}" if said else ""))
         outbox.drain(caller.services)
@@ -65,6 +62,13 @@ def pictures(paths: list[Path]) -> Iterator[tuple[Path, str]]:
         yield from ((file, file.relative_to(path).as_posix()) for file in found)
 
 
+class Marking(NamedTuple):
+    """Where the marked copy goes, and the number that it carries."""
+
+    copy: Path
+    payload: int | None = None
+
+
 class RegisteredFile(NamedTuple):
     """`registration`: of the watermark, where one was made; `note`: as of `plain.note`."""
 
@@ -72,21 +76,20 @@ class RegisteredFile(NamedTuple):
     note: str | None
 
 
-def register_file(services: Services, account_id: int, file: Path, path: str, marked: Path | None = None) -> RegisteredFile:
-    """Registers one picture at the path; with `marked`, with the key of a new watermark, and the marked copy is written there first.
+def register_file(services: Services, account_id: int, file: Path, path: str, marking: Marking | None = None) -> RegisteredFile:
+    """Registers one picture at the path; with `marking`, with the key of a new watermark, and the marked copy is written first.
 
     Raises:
-        InvalidImage, UnsupportedMedia: not a picture that can be read.
+        InvalidImage, UnsupportedMedia: not a picture that can be read, or be marked.
         InvalidInput, Conflict: nothing can be put at this path.
     """
     data = _read(file)
     if lmk.is_sealed(data):
         return _register_mark(services, account_id, data, path)
     registration = None
-    if marked is not None:
-        rgb, registration = filigrane.embed(decode(data)[0])
-        marked.parent.mkdir(parents=True, exist_ok=True)
-        marked.write_bytes(like(data, rgb))
+    if marking is not None:
+        copy, registration = marked(data, payload=marking.payload)
+        _write(marking.copy, copy)
     prepared = registrar.prepare(data, registration)
     registrar.register(services, account_id, path, prepared, disk_usage=len(data), watermark=registration)
     return RegisteredFile(registration, plain.note(Fingerprint.from_bytes(prepared.fingerprint)))
@@ -99,30 +102,14 @@ def _register_mark(services: Services, account_id: int, data: bytes, path: str) 
     return RegisteredFile(registration, None)
 
 
-def like(original: bytes, rgb: U8) -> bytes:
-    """The pixels as a file of the original's kind (GIF becomes PNG), with its profile and EXIF; they are upright already."""
-    with Image.open(io.BytesIO(original)) as source:
-        kind = source.format if source.format in ("JPEG", "PNG", "WEBP") else "PNG"
-        exif = source.getexif()
-        exif.pop(ExifTags.Base.Orientation, None)
-        profile = source.info.get("icc_profile") if source.mode in ("RGB", "RGBA") else None
-    kept: dict[str, Any] = {"exif": exif.tobytes()} if len(exif) else {}
-    if profile:
-        kept["icc_profile"] = profile
-    how: dict[str, Any] = {"JPEG": {"quality": _QUALITY, "subsampling": 0}, "WEBP": {"quality": _QUALITY}}.get(kind, {})
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(file, kind, **how, **kept)
-    return file.getvalue()
-
-
-def _try(services: Services, links: Links, account_id: int, file: Path, path: str, marked: Path | None) -> dict[str, Any]:
+def _try(services: Services, links: Links, account_id: int, file: Path, path: str, marking: Marking | None) -> dict[str, Any]:
     try:
-        registration, note = register_file(services, account_id, file, path, marked)
+        registration, note = register_file(services, account_id, file, path, marking)
     except FiligraneError as error:
         return {"file": str(file), "error": {"code": error.code, "details": error.details}}
     entry = {"file": str(file), "path": path, "url": links.media(path), "watermarked": registration is not None}
     if registration is not None:
-        entry |= {"key_id": registration.key_id} | ({"marked": str(marked)} if marked is not None else {})
+        entry |= {"key_id": registration.key_id} | ({"marked": str(marking.copy)} if marking is not None else {})
     return entry | ({"note": note} if note is not None else {})
 
 
@@ -131,3 +118,16 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise InvalidInput(f"cannot read {file}: {error.strerror}", code="file_unreadable") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    """The whole file or none."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise InvalidInput(f"cannot write {path}: {error.strerror}", code="file_unwritable") from error

@@ -25,7 +25,6 @@ from core.settings import load
 from core.urls import registrable_domain
 from filigrane.cli import main, parser
 from filigrane.commands import account, batch, register, roles, search, session
-from filigrane.commands.register import like
 from filigrane.commands.session import by_site
 from matcher import marks
 from matcher.decode import decode
@@ -285,9 +284,17 @@ def test_marked_copies_are_written_and_detected(picture: Path, tmp_path: Path, c
         assert registration is not None
         assert registration.key_id == done["key_id"]
         assert registration.lmk_key is not None
+    assert detected(done, picture).marked
+
+
+def detected(done: dict[str, Any], original: Path) -> filigrane.Detection:
+    """What is found in the marked copy with the registration in the store."""
+    with Services.open(load()) as services, services.database.read() as tx:
+        registration = media.get(tx, 1, f"local/{original.name}").registration
+        assert registration is not None
+        assert registration.lmk_key is not None
         found = marks.stored(services.store, registration.lmk_key, registration.picture.small_key)
-    marked = decode(Path(done["marked"]).read_bytes())[0]
-    assert filigrane.detect(marked, found).marked
+    return filigrane.detect(decode(Path(done["marked"]).read_bytes())[0], found)
 
 
 def test_registrations_are_registered_too(picture: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -308,17 +315,38 @@ def test_watermarking_needs_a_folder(picture: Path, capsys: pytest.CaptureFixtur
     assert "[out_missing]" in says(capsys, "register", str(picture), "--watermark", code=1)
 
 
-def test_a_marked_copy_keeps_exif_and_stands_upright(picture: Path) -> None:
+def test_a_marked_copy_keeps_what_the_file_says_and_carries_a_number(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x8298] = 6, "Ann"
-    file = io.BytesIO()
-    Image.open(picture).save(file, "JPEG", exif=exif)
-    upright, size = decode(file.getvalue())
-    with Image.open(io.BytesIO(like(file.getvalue(), upright))) as copy:
+    with Image.open(picture) as image:
+        image.save(picture, "JPEG", exif=exif, quality=95)
+    arguments = ("register", str(picture), "--watermark", "--out", str(tmp_path), "--payload", "77")
+    [done] = says(capsys, *arguments)
+    with Image.open(done["marked"]) as copy:
         assert copy.format == "JPEG"
-        assert copy.size == size == (300, 400)
-        assert copy.getexif().get(0x8298) == "Ann"
-        assert copy.getexif().get(0x0112) is None
+        assert copy.size == (400, 300)
+        assert copy.getexif() == exif
+    assert detected(done, picture).payload == 77
+
+
+def test_what_cannot_be_marked_is_said_and_leaves_nothing(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Image.open(picture) as image:
+        image.save(picture.with_suffix(".gif"))
+    assert main(["register", str(picture.parent), "--watermark", "--out", str(tmp_path / "marked")]) == 1
+    gif, jpeg = json.loads(capsys.readouterr().out)
+    assert gif["error"]["code"] == "unsupported_media"
+    assert jpeg["watermarked"]
+    assert [file.name for file in (tmp_path / "marked").iterdir()] == ["harbour.jpg"]
+    (tmp_path / "file").touch()
+    assert main(["register", str(picture), "--watermark", "--out", str(tmp_path / "file")]) == 1
+    assert json.loads(capsys.readouterr().out)[0]["error"]["code"] == "file_unwritable"
+
+
+@pytest.mark.parametrize("wrong", [["--payload", "1"], ["--watermark", "--out", "o", "--payload", "16777216"]])
+def test_a_payload_that_cannot_be(wrong: list[str], picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "[payload_invalid]" in says(capsys, "register", str(picture), *wrong, code=1)
 
 
 # --- batches

@@ -31,13 +31,15 @@ _MIN_SCORE: Final = -2.0
 """Of a start that is tried: whether the picture is there is decided by its pixels."""
 _COARSE: Final = (96,)
 _FINE: Final = (192, 384)
-_CLEAR: Final = (8.0, 0.85)
-_SURE: Final = (16.0, 0.95)
-_LIKELY: Final = (30.0, 0.5)
-_WORTH: Final = (4.0, 0.15)
-_LEAST: Final = (6.0, 0.2)
-"""How many blocks with detail have to agree, and which share of them: to look closer at once, and to look no further then; to leave it at
-the best of one way of looking; to look closer at all, and to be the picture at all."""
+_CLEAR: Final = (8, 0.85, 0.85)
+_SURE: Final = (80, 0.95, 0.9)
+_LIKELY: Final = (120, 0.6, 0.8)
+_WORTH: Final = (3, 0.4, 0.4)
+"""How many blocks with detail have to agree, which share of them, and how well: to look closer at once, and to look no further then; to
+leave it at the best of one way of looking; to look closer at all."""
+_LEAST: Final = (6, 0.8, 0.85)
+_ENOUGH: Final = 300.0
+"""To be the picture at all, the same or so much evidence: of 360 looks at other pictures one had more than 270."""
 _BEST: Final = 3
 _SAME_PLACE: Final = 0.02
 _SAME_SHAPE: Final = 0.02
@@ -96,8 +98,13 @@ class _Found(NamedTuple):
     def start(self) -> _Start:
         return _Start(self.settled.transform, self.flipped)
 
-    def passes(self, least: tuple[float, float]) -> bool:
-        return self.settled.agree >= least[0] and self.settled.share >= least[1]
+    @property
+    def evidence(self) -> float:
+        return self.settled.agreement.evidence
+
+    def passes(self, least: tuple[float, float, float]) -> bool:
+        agreement = self.settled.agreement
+        return agreement.blocks >= least[0] and agreement.share >= least[1] and agreement.median >= least[2]
 
 
 def align(query: U8, registration: Registration, print_: Fingerprint | None = None, *, thorough: bool = False) -> Aligned | None:
@@ -125,13 +132,14 @@ def _locate(known: Reference, image: _Query, print_: Fingerprint | None, thoroug
         best = _best(known, image, tried)
         if best is not None and best.passes(_LIKELY):
             return best
-    return best if best is not None and best.passes(_LEAST) else None
+    return best if best is not None and (best.passes(_LEAST) or best.evidence >= _ENOUGH) else None
 
 
 def _best(known: Reference, image: _Query, tried: Sequence[_Found]) -> _Found | None:
     """The best of the best few, settled finely."""
-    few = _different(sorted((each for each in tried if each.passes(_WORTH)), key=lambda found: -found.settled.weight), image.size)
-    return max((_settled(known, image, each.start, _FINE) for each in few), key=lambda found: found.settled.weight, default=None)
+    worth = sorted((each for each in tried if each.passes(_WORTH)), key=lambda found: -found.evidence)
+    settled = [_settled(known, image, each.start, _FINE) for each in _different(worth, image.size)]
+    return max(settled, key=lambda found: found.evidence, default=None)
 
 
 def _different(found: Sequence[_Found], size: tuple[int, int]) -> list[_Found]:
@@ -162,10 +170,11 @@ def _ways(known: Reference, image: _Query, print_: Fingerprint | None, thorough:
     yield chain(_whole(known, image), _by_features(known, known.fingerprint, image, print_))
     native = known.pyramid.size[0] / known.size[0]
     yield _swept(known, image, [native])
+    yield _swept(known, image, native * _ZOOMS, level=2)
     yield _by_features(known, with_finer_features(known), image, print_)
     if thorough:
-        yield _swept(known, image, [native], _TURNS, level=1)
         yield _swept(known, image, native * _ZOOMS, level=1)
+        yield _swept(known, image, [native], _TURNS, level=1)
 
 
 def _whole(known: Reference, image: _Query) -> Iterator[_Start]:

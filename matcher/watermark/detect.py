@@ -50,7 +50,7 @@ def detect(rgb: U8, registration: Registration, *, secret: str | None = None, pa
         raise ValueError(f"a payload is a number from 0 to {MAX_PAYLOAD}")
     key = secret_key(registration.key, secret) if registration.secret and secret else registration.key
     known = bool(secret) or not registration.secret
-    return _detect(rgb, [(registration, key if known else None)], 1, payload_max, None)[0]
+    return _detect(rgb, [(registration, key if known else None)], 1, payload_max, None, thorough=True)[0]
 
 
 def detect_all(
@@ -63,7 +63,13 @@ def detect_all(
 
 
 def _detect(
-    rgb: U8, keyed: Sequence[tuple[Registration, bytes | None]], keys: int, payload_max: int | None, print_: Fingerprint | None
+    rgb: U8,
+    keyed: Sequence[tuple[Registration, bytes | None]],
+    keys: int,
+    payload_max: int | None,
+    print_: Fingerprint | None,
+    *,
+    thorough: bool = False,
 ) -> list[Detection]:
     """Each registration with the key of its pattern, None where that is not known. One picture is aligned once for all its keys."""
     check_rgb(rgb)
@@ -73,13 +79,13 @@ def _detect(
     for registration, key in keyed:
         picture = (registration.small, registration.width, registration.height)
         if picture not in aligned:
-            aligned[picture] = _prepare(luma, registration, print_)
+            aligned[picture] = _prepare(luma, registration, print_, thorough)
         out.append(_score(aligned[picture], registration, key, keys, payload_max))
     return out
 
 
-def _prepare(luma: U8, registration: Registration, print_: Fingerprint | None) -> tuple[Aligned, C64] | None:
-    found = align(luma, registration, print_)
+def _prepare(luma: U8, registration: Registration, print_: Fingerprint | None, thorough: bool) -> tuple[Aligned, C64] | None:
+    found = align(luma, registration, print_, thorough=thorough)
     return (found, spectrum(found, registration, (luma.shape[1], luma.shape[0]))) if found is not None else None
 
 

@@ -14,17 +14,21 @@ from matcher.pixels import F32, F64
 
 BLOCK: Final = 8
 _SOFT: Final = 0.8
-_NOISE: Final = 2.0
+_AROUND: Final = (33, 33)
+_NOISE: Final = 1.0
 """Gray levels: what deviates less is no detail."""
 _STRONG: Final = 8.0
 """Gray levels of deviation above which a block says no more than others."""
 _AGREES: Final = 0.6
+_PERFECT: Final = 1.005
+_CHANCE: Final = 0.5
+"""A block's evidence is -log of what it lacks of a perfect correlation, less what a block may have by chance."""
 _REWEIGHTED: Final = 4
 _TOLERANCE: Final = 0.3
 """Pixels that a block may miss by and still count, at least."""
 _FREE: Final = 8
 _SIMILARITY: Final = np.array([[1, 0, 0, 0, 1, 0, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1, 0, 0.0]])
-_UNSURE: Final = 0.05
+_UNSURE: Final = 0.1
 """Pixels that any block may be wrong by, beside what is seen of that."""
 _CLEARLY: Final = 6.0
 """F above which a model is too simple."""
@@ -44,6 +48,19 @@ class Votes(NamedTuple):
         return Votes(self.middles, self.shifts, self.tensors * weights[:, None, None])
 
 
+class Agreement(NamedTuple):
+    """How well two pictures agree. `blocks`: how many blocks with detail do; `share`: of all that are seen; `evidence`: the more, the more
+    blocks agree, the better they do and the fewer do not; `median`: of the correlations."""
+
+    blocks: int
+    share: float
+    evidence: float
+    median: float
+
+
+NOTHING: Final = Agreement(0, 0.0, 0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pull:
     """Rows x columns each: the structure tensor `xx`, `xy`, `yy` and that times the shift `xe`, `ye`, weighted by how well the block agrees
@@ -60,18 +77,16 @@ class Pull:
     @classmethod
     def of(cls, known: F32, seen: F32, mask: F32) -> Pull:
         """`known`: the registered picture; `seen`: the query laid over it; `mask`: 1 where it is seen. H x W each. Each block has its own
-        brightness and contrast."""
-        known, seen = (np.asarray(cv2.GaussianBlur(image, (0, 0), _SOFT), np.float32) - 128 for image in (known, seen))
+        contrast, a few together their brightness."""
+        known, seen = (_quick(image, mask) for image in (known, seen))
         whole = (_means(mask) > 0.98).astype(np.float32)
-        ma, mb, floor = _means(known), _means(seen), np.float32(_NOISE**2)
-        aa, bb, ab = _means(known * known) - ma * ma, _means(seen * seen) - mb * mb, _means(known * seen) - ma * mb
+        aa, bb, ab, floor = _means(known * known), _means(seen * seen), _means(known * seen), np.float32(_NOISE**2)
         ncc = np.asarray(ab / np.sqrt(np.maximum(aa, floor) * np.maximum(bb, floor)) * whole, np.float32)
-        gain = np.sqrt(np.maximum(bb, floor) / np.maximum(aa, floor))
         gx, gy = (np.asarray(cv2.Sobel(known, cv2.CV_32F, *axis, ksize=3, scale=1 / 8), np.float32) for axis in ((1, 0), (0, 1)))
+        gain = np.sqrt(np.maximum(bb, floor) / np.maximum(aa, floor))
 
         def missed(slope: F32) -> F32:
-            mean = _means(slope)
-            return np.asarray((_means(slope * known) - mean * ma) - (_means(slope * seen) - mean * mb) / gain, np.float32)
+            return np.asarray(_means(slope * known) - _means(slope * seen) / gain, np.float32)
 
         weight = ncc.clip(0, 1) ** 2 / np.maximum(aa, np.float32(_STRONG**2))
         sums = (_means(gx * gx), _means(gx * gy), _means(gy * gy), missed(gx), missed(gy))
@@ -79,10 +94,12 @@ class Pull:
         return cls(xx, xy, yy, xe, ye, ncc, np.asarray((aa > floor) * whole, np.float32))
 
     @property
-    def agreement(self) -> tuple[float, float]:
-        """How many blocks with detail agree, and their share."""
-        agree = float(((self.ncc > _AGREES) * self.textured).sum())
-        return agree, agree / max(1.0, float(self.textured.sum()))
+    def agreement(self) -> Agreement:
+        ncc = self.ncc[self.textured > 0]
+        if not len(ncc):
+            return NOTHING
+        evidence = -np.log(_PERFECT - ncc.clip(0, 1)) - _CHANCE
+        return Agreement(int((ncc > _AGREES).sum()), float((ncc > _AGREES).mean()), float(evidence.sum()), float(np.median(ncc)))
 
     def votes(self) -> Votes:
         """Of the blocks that agree; each is read together with its neighbours, and says nothing of directions without detail."""
@@ -95,6 +112,13 @@ class Pull:
         counts = (self.xx + self.yy).ravel() > 1e-9
         placed = np.asarray(middles.transpose(1, 2, 0).reshape(-1, 2), np.float64)
         return Votes(placed[counts], shifts.reshape(-1, 2)[counts], tensors.reshape(-1, 2, 2)[counts])
+
+
+def _quick(image: F32, mask: F32) -> F32:
+    """What changes within a few blocks, without the finest noise: brightness and slow light are taken off."""
+    image = np.asarray(cv2.GaussianBlur(image, (0, 0), _SOFT), np.float32)
+    shown = np.maximum(cv2.boxFilter(mask, -1, _AROUND), np.float32(1e-3))
+    return np.asarray((image - cv2.boxFilter(image * mask, -1, _AROUND) / shown) * mask, np.float32)
 
 
 def _means(image: F32) -> F32:
@@ -145,7 +169,7 @@ def _solved(columns: F64, tensors: F64, aims: F64) -> F64 | None:
     matrix = across @ right.T + along @ down.T
     if not np.trace(matrix) > 1e-6:
         return None
-    matrix[np.diag_indices(len(matrix))] += 1e-6 * np.trace(matrix) / len(matrix)
+    matrix[np.diag_indices(len(matrix))] += 1e-9 * np.trace(matrix) / len(matrix)
     return np.asarray(np.linalg.solve(matrix, across @ aims[:, 0] + along @ aims[:, 1]))
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from matcher.pixels import F32, F64, scaling
-from matcher.watermark.pull import Pull, simplest, step
+from matcher.watermark.pull import NOTHING, Agreement, Pull, simplest, step
 from matcher.watermark.pyramid import Frame, Pyramid
 
 _STEPS: Final = ((4, 3.0), (6, 1.5), (8, 0.8), (8, 0.4))
@@ -20,19 +20,16 @@ _FARTHEST: Final = 0.25
 _SETTLED: Final = 0.05
 """Pixels that a last step moves a corner by at most."""
 _ROUNDS: Final = 2
+_KEPT: Final = 0.95
+"""Of the evidence, by a simpler model."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settled:
-    """`transform`: 3 x 3, grid -> query; `agree`: how many blocks with detail agree at the finest level; `share`: of all that are seen."""
+    """`transform`: 3 x 3, grid -> query; `agreement`: of the pictures at the finest frame that was looked at."""
 
     transform: F64
-    agree: float = 0.0
-    share: float = 0.0
-
-    @property
-    def weight(self) -> float:
-        return self.agree * self.share
+    agreement: Agreement = NOTHING
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +67,7 @@ class Sides:
             if far < _SETTLED and free == _STEPS[-1][0]:
                 break
         found = at @ np.linalg.inv(frame.to_grid)
-        return Settled(found / found[2, 2], *pull.agreement)
+        return Settled(found / found[2, 2], pull.agreement)
 
     def simplest(self, transform: F64, side: int) -> F64:
         """The transform (grid -> query) by the simplest model that explains what is seen as well."""
@@ -78,12 +75,15 @@ class Sides:
         if frame is None:
             return transform
         to_original, known = scaling(self.grid, self.size), self._known(frame)
+        pull = self._pull(known, transform @ frame.to_grid, frame)
         for _ in range(_ROUNDS):
-            at = transform @ frame.to_grid
-            model = simplest(self._pull(known, at, frame).votes(), at, to_original @ frame.to_grid)
+            model = simplest(pull.votes(), transform @ frame.to_grid, to_original @ frame.to_grid)
             if model is None:
                 break
-            transform = np.asarray(model @ to_original)
+            simpler = self._pull(known, model @ to_original @ frame.to_grid, frame)
+            if simpler.agreement.evidence < _KEPT * pull.agreement.evidence:
+                break
+            transform, pull = np.asarray(model @ to_original), simpler
         return transform
 
     def _known(self, frame: Frame) -> F32:

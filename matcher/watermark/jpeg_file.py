@@ -1,7 +1,7 @@
 """JPEG files: the mark goes to luma alone, and all else that the file says stays.
 
-Quantisation tables, chroma subsampling, progressive or not, and each APPn and COM segment are those of the input. The chroma of 4:2:0 is
-taken as it is stored and not through an enlargement, so that its coefficients come out as they went in.
+Quantisation tables, chroma subsampling, progressive or not, and each APPn and COM segment are those of the input. Chroma is
+taken as it is stored and not as it is shown, so that its coefficients come out as they went in.
 
 Where a file is written with the tables that it had, the coefficients of the input lie in the middle of the quantiser's steps, and what
 changes a coefficient by less than half a step is lost. The mark is below that where steps are coarse, and nearly all of it is in the three
@@ -14,6 +14,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any, Final, NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
@@ -25,7 +26,8 @@ MAX_STEP: Final = 8
 _LOWEST: Final = (0, 1, 8)
 """Where a table has the mean of a block and the lowest frequency along each axis."""
 _KINDS: Final = ["JPEG"]
-_444, _420 = 0, 2
+_444, _422, _420 = 0, 1, 2
+_ROUNDS: Final = 6
 _APP0, _APP2, _APP14, _APP15, _COM, _SOS, _EOI = 0xE0, 0xE2, 0xEE, 0xEF, 0xFE, 0xDA, 0xD9
 _ALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 
@@ -74,6 +76,7 @@ def _mark_luma(data: bytes, change: F32, options: dict[str, Any]) -> Image.Image
         chroma = [_doubled(plane, luma.size) for plane in _stored_chroma(data)]
     else:
         luma, *chroma = _decoded(data, "YCbCr").split()
+        chroma = [_halved(plane) for plane in chroma] if options["subsampling"] == _422 else chroma
     samples = np.array(luma)
     del luma
     add_to(samples, change)
@@ -91,6 +94,21 @@ def _stored_chroma(data: bytes) -> list[Image.Image]:
 def _doubled(plane: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Each sample four times: the mean that the encoder takes is the sample."""
     return plane.resize((2 * plane.width, 2 * plane.height), Image.Resampling.NEAREST).crop((0, 0, *size))
+
+
+def _halved(plane: Image.Image) -> Image.Image:
+    """A plane of a 4:2:2 picture with each sample that is stored twice, from what a decoder made of it.
+
+    That puts (a + 3 b) / 4 and (3 b + c) / 4 in the place of b between a and c: the mean of both is (a + 6 b + c) / 8, which is undone by
+    Van Cittert's iteration; what is left of it is halved each time.
+    """
+    shown = cv2.copyMakeBorder(np.asarray(plane, np.float32), 0, 0, 0, plane.width % 2, cv2.BORDER_REPLICATE)
+    mean = (shown[:, ::2] + shown[:, 1::2]) / 2
+    stored = mean
+    for _ in range(_ROUNDS):
+        stored = stored + mean - cv2.filter2D(stored, -1, np.array([[1, 6, 1]]) / 8, borderType=cv2.BORDER_REPLICATE)
+    twice = np.repeat(np.clip(np.rint(stored), 0, 255).astype(np.uint8), 2, axis=1)
+    return Image.fromarray(np.ascontiguousarray(twice[:, : plane.width]))
 
 
 def _mark_inks(data: bytes, change: F32, _options: dict[str, Any]) -> Image.Image:

@@ -5,7 +5,6 @@ The key is drawn when the order is taken, so an order that is done twice (a proc
 
 from __future__ import annotations
 
-import secrets
 import threading
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -18,20 +17,21 @@ from sqlalchemy.orm import Session
 
 from api_shim import limits
 from core import vault
-from core.errors import FiligraneError, Unavailable
+from core.errors import FiligraneError, InvalidImage, Unavailable
 from core.models import Watermarking
 from core.repo import allowances, temporary
 from core.services import Services
 from matcher import marking
 from matcher.decode import Decoders
 from matcher.sealing import AccountKeys
-from matcher.watermark.keys import KEY_BYTES
 
-PATIENCE: Final = timedelta(seconds=60)
+PATIENCE: Final = timedelta(seconds=marking.LIMITS.seconds + 30)
 """After so long another process takes up what one has not finished."""
 TRIES: Final = 3
+"""Deaths of decoders or of whole processes after which the picture is held to be their cause."""
 _PAUSE: Final = timedelta(seconds=5)
 _LOOK_SECONDS: Final = 2.0
+"""Between looks for what other processes left; of its own a process hears at once."""
 
 _log = structlog.get_logger()
 
@@ -44,10 +44,6 @@ class Order(msgspec.Struct, frozen=True):
     secret: str | None
     transactional: bool
     taken: datetime
-
-
-def new_key() -> bytes:
-    return secrets.token_bytes(KEY_BYTES)
 
 
 def sealed(services: Services, folder: str, order: Order) -> bytes:
@@ -71,7 +67,9 @@ class Orders:
         self._news.set()
 
     def close(self) -> None:
+        """Ends what it is at: another process, or the next one, begins that anew."""
         self._stop.set()
+        self._decoders.abandon()
         self._news.set()
         self._thread.join(10)
 
@@ -88,19 +86,29 @@ class Orders:
 
     def work(self) -> bool:
         """Does the next order that is due; whether there was one. Raises Unavailable."""
-        row = self._services.database.transact(partial(temporary.claim, now=self._services.clock.now(), patience=PATIENCE))
+        row = self._claim()
         if row is None:
             return False
         try:
             self._mark(row)
-        except Unavailable as error:
-            self._later(row, error)
         except FiligraneError as error:
-            self._fail(row, error)
+            if isinstance(error, Unavailable) or self._stop.is_set():
+                self._later(row, error)
+            elif error.code != "decoder_died" or row.tries >= TRIES:  # else it is as if this process had died
+                self._fail(row, error)
         return True
+
+    def _claim(self) -> Watermarking | None:
+        now = self._services.clock.now()
+        with self._services.database.read() as tx:  # mostly there is none, and looking disturbs nobody
+            if not temporary.waiting(tx, now):
+                return None
+        return self._services.database.transact(partial(temporary.claim, now=now, patience=PATIENCE))
 
     def _mark(self, row: Watermarking) -> None:
         """Raises what `marking.mark` does, ObjectMissing, Unavailable."""
+        if row.tries > TRIES:
+            raise InvalidImage("the picture ended the processes that worked on it")
         services, order = self._services, self._order(row)
         data = services.store.get(f"{row.folder}/original")
         public = self._keys.pem(row.account_id).encode()
@@ -113,17 +121,14 @@ class Orders:
         opened = vault.unseal(self._services.settings.secret, f"watermarking {row.folder}", row.sealed)
         return msgspec.json.decode(opened, type=Order)
 
-    def _later(self, row: Watermarking, error: Unavailable) -> None:
-        """Something is away. The row may be, too: then its time comes all the same."""
+    def _later(self, row: Watermarking, error: FiligraneError) -> None:
+        """Something is away, or this process ends. The row may be away, too: then its time comes all the same."""
         _log.warning("orders.put_off", order=row.id, code=error.code, reason=error.details)
         with suppress(Unavailable):
             due = self._services.clock.now() + _PAUSE
             self._services.database.transact(partial(temporary.again, watermarking_id=row.id, due=due))
 
     def _fail(self, row: Watermarking, error: FiligraneError) -> None:
-        """What killed its decoder may have met with bad luck, and is tried again."""
-        if error.code == "decoder_died" and row.tries < TRIES:
-            return self._later(row, Unavailable(error.details, code=error.code))
         _log.info("orders.refused", order=row.id, code=error.code, reason=error.details)
         ration, taken = limits.watermarking(self._services.settings), self._order(row).taken
 
@@ -132,4 +137,3 @@ class Orders:
                 allowances.give_back(tx, row.account_id, ration, taken)
 
         self._services.database.transact(fail)
-        return None

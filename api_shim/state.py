@@ -14,12 +14,12 @@ from core import outbox
 from core.health import Health, checks_of
 from core.netguard import Netguard
 from core.services import Services
-from matcher import sealing
+from matcher import marking, sealing
 from matcher.decode import Decoders
 from matcher.sealing import AccountKeys
 
 DECODERS: Final = 2
-"""Worker processes that decode and mark pictures."""
+"""Worker processes that decode pictures, and as many that mark them or look for marks, which takes longer."""
 
 
 class ApiState:
@@ -32,12 +32,14 @@ class ApiState:
         self.netguard = Netguard(services.settings.allow_networks)
         self.decoders = Decoders(DECODERS)
         self.keys = AccountKeys(services, partial(self.decoders.run, sealing.new_key))
-        self.workshop = Workshop(self.decoders)
-        self.orders = Orders(services, self.keys, self.decoders)
+        self.markers = Decoders(DECODERS, marking.LIMITS)
+        self.workshop = Workshop(self.markers)
+        self.orders = Orders(services, self.keys, self.markers)
 
     def close(self) -> None:
         self.answers.close()
         self.announcer.close()
-        self.orders.close()
         self.workshop.close()
+        self.orders.close()
+        self.markers.close()
         self.decoders.close()

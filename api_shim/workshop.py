@@ -30,18 +30,24 @@ class Workshop:
         """What the function gives or raises in a decoder process.
 
         Raises:
-            TimedOut: not within `patience` seconds. What has begun is finished in vain.
+            TimedOut: not within `patience` seconds. What has begun is finished in vain, the rest is not begun.
             Unavailable: too many at once.
         """
+        if patience <= 0:
+            raise _timed_out()
         if not self._places.acquire(blocking=False):
             raise Unavailable("too many pictures are marked or looked at at the same time", code="watermarking_busy", retry_after=2)
         future = self._threads.submit(self._decoders.run, function, *args)
         future.add_done_callback(lambda _: self._places.release())
         try:
-            return future.result(max(0.0, patience))
+            return future.result(patience)
         except FutureTimeout as error:
             future.cancel()
-            raise TimedOut(f"this took longer than the {patience:g} s that were left of the timeout") from error
+            raise _timed_out() from error
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _timed_out() -> TimedOut:
+    return TimedOut("this was not done within the timeout")

@@ -40,7 +40,10 @@ class Marks(NamedTuple):
 
 def stored(store: ObjectStore, key: str, small: str | None) -> Registration:
     """One registration from its object and that of the small picture, if it has one. Raises ObjectMissing, Corrupt, Unavailable."""
-    found = Registration.from_bytes(store.get(key))
+    try:
+        found = Registration.from_bytes(store.get(key))
+    except RegistrationInvalid as error:
+        raise Corrupt(f"a stored registration cannot be read: {error.details}") from error
     return replace(found, small=store.get(small)) if found.transactional and small is not None else found
 
 

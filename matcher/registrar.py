@@ -20,6 +20,7 @@ from core.repo.media import PictureDraft
 from core.services import Services
 from matcher.copies import features
 from matcher.decode import DECODED_SIDE, decode, shrunk
+from matcher.marking import check_small
 from matcher.pixels import U8, fit, jpeg, pixel_hash, resized_to
 from matcher.watermark.embed import embed
 from matcher.watermark.errors import WatermarkError
@@ -78,6 +79,7 @@ def prepare(data: bytes, registration: Registration | None = None) -> PreparedPi
 
 def prepare_registration(registration: Registration) -> PreparedPicture:
     """The same of a registration alone, from its small picture; for `Decoders.run`. Raises InvalidInput, code invalid_registration."""
+    check_small(registration)
     size = (registration.width, registration.height)
     try:
         small, (width, height) = decode(registration.small)

@@ -23,13 +23,16 @@ from core.repo import media, temporary
 from core.repo.allowances import Left
 from core.urls import MAX_LENGTH
 from matcher import marking, registrar
-from matcher.decode import PICTURES, check
+from matcher.decode import check
 from matcher.marks import stored
+from matcher.watermark.keys import new_key
 from matcher.watermark.payload import MAX_PAYLOAD
 from matcher.watermark.registration import Registration
 
 _FORMS: Final = frozenset({"application/json", "application/x-www-form-urlencoded", ""})
+_PICTURES: Final = marking.MARKED | {"image/jpg"}
 _REGISTRATION: Final = "application/lmk"
+_SECRET: Final = "X-Lamark-Secret"  # noqa: S105 - the name of a header
 _TIMEOUT: Final = 120
 
 Url = Annotated[str, Meta(min_length=1, max_length=2 * MAX_LENGTH)]
@@ -41,7 +44,7 @@ Secret = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class How(msgspec.Struct):
-    """Stands in the query string where the body is the picture; the secret then in the header X-Lamark-Secret."""
+    """Stands in the query string where the body is the picture. The secret never does; it may stand in a header."""
 
     sync: bool = True
     timeout: Seconds = _TIMEOUT
@@ -120,40 +123,39 @@ def detect(call: Call) -> Answer:
 
 
 def _how(call: Call) -> How:
-    kind = bodies.media_type(call.content_type)
+    if "secret" in call.params:  # to leave it out would be to mark without it
+        raise InvalidFields({"secret": f"stands in JSON or in the header {_SECRET}: addresses are written into logs"})
+    kind, header = bodies.media_type(call.content_type), _header(call)
     if kind in _FORMS:
-        return bodies.parse(Wanted, call.fields())
+        fields = call.fields()
+        return bodies.parse(Wanted, replace(fields, values={**header, **fields.values}))
     if kind.startswith("video/"):
         raise NotBuilt("marking videos is documented and not built yet")
-    if kind not in PICTURES:
+    if kind not in _PICTURES:
         raise UnsupportedMedia(f"{kind} is not marked; send a picture, or JSON with a url")
-    given: dict[str, Any] = {**call.params}
-    given.pop("secret", None)  # which has no place in a URL
-    secret = _text(call.request.headers.get("x-lamark-secret"))
-    return bodies.parse(How, bodies.Fields(given if secret is None else {**given, "secret": secret}, None, typed=False))
+    return bodies.parse(How, bodies.Fields({**call.params, **header}, None, typed=False))
 
 
-def _text(header: str | None) -> str | None:
-    """A header's value, which is UTF-8. Raises InvalidInput."""
+def _header(call: Call) -> dict[str, Any]:
+    """The secret where a header has it, which is UTF-8. Raises InvalidInput."""
+    value = call.request.headers.get(_SECRET)
     try:
-        return header.encode("latin-1").decode() if header is not None else None
+        return {"secret": value.encode("latin-1").decode()} if value is not None else {}
     except UnicodeError as error:
-        raise InvalidInput("X-Lamark-Secret is UTF-8", code="invalid_header") from error
+        raise InvalidInput(f"{_SECRET} is UTF-8", code="invalid_header") from error
 
 
 def _kind(data: bytes) -> str:
     """The content type of what is to be marked. Raises InvalidImage, UnsupportedMedia, NotBuilt."""
-    kind = imageinfo.sniff(data) or ""
-    if kind.startswith("video/"):
+    if (imageinfo.sniff(data) or "").startswith("video/"):
         raise NotBuilt("marking videos is documented and not built yet")
-    check(data)
-    return kind
+    return marking.check_markable(data)
 
 
 def _marked(call: Call, data: bytes, how: How, files: Files, until: float) -> Answer:
     public = call.state.keys.pem(call.account.id).encode()
     patience = until - call.clock.monotonic()
-    done = call.state.workshop.run(patience, marking.mark, data, public, orders.new_key(), how.payload, how.secret, how.transactional)
+    done = call.state.workshop.run(patience, marking.mark, data, public, new_key(), how.payload, how.secret, how.transactional)
     store = call.services.store
     store.put(f"{files.folder}/original", data)
     store.put(f"{files.folder}/watermarked", done.file)
@@ -163,7 +165,7 @@ def _marked(call: Call, data: bytes, how: How, files: Files, until: float) -> An
 
 def _ordered(call: Call, data: bytes, how: How, files: Files, left: Left) -> Answer:
     assert left.taken is not None, "one was taken"
-    order = Order(orders.new_key(), how.payload, how.secret, how.transactional, left.taken)
+    order = Order(new_key(), how.payload, how.secret, how.transactional, left.taken)
     sealed, now = orders.sealed(call.services, files.folder, order), call.clock.now()
     call.services.store.put(f"{files.folder}/original", data)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from core.models import Static, Watermarking
@@ -31,14 +31,22 @@ def add_watermarking(tx: Session, account_id: int, folder: str, sealed: bytes, n
     return row
 
 
+def waiting(tx: Session, now: datetime) -> bool:
+    """Whether there is one to claim."""
+    return tx.scalar(_claimable(now).limit(1)) is not None
+
+
 def claim(tx: Session, now: datetime, patience: timedelta) -> Watermarking | None:
     """One that is to be done, for whoever asks: nobody else gets it before `patience` is over. The oldest that is due first."""
-    query = select(Watermarking).where(Watermarking.state == PENDING, Watermarking.due <= now, Watermarking.expires > now)
-    row = tx.scalar(query.order_by(Watermarking.due, Watermarking.id).limit(1).with_for_update(skip_locked=True))
+    row = tx.scalar(_claimable(now).order_by(Watermarking.due, Watermarking.id).limit(1).with_for_update(skip_locked=True))
     if row is not None:
         row.due, row.tries = now + patience, row.tries + 1
         tx.flush()
     return row
+
+
+def _claimable(now: datetime) -> Select[Watermarking]:
+    return select(Watermarking).where(Watermarking.state == PENDING, Watermarking.due <= now, Watermarking.expires > now)
 
 
 def finish(tx: Session, watermarking_id: int, reason: str | None = None) -> bool:
@@ -52,10 +60,10 @@ def finish(tx: Session, watermarking_id: int, reason: str | None = None) -> bool
 
 
 def again(tx: Session, watermarking_id: int, due: datetime) -> None:
-    """It is taken up again then."""
+    """It is taken up again then, and this try does not count."""
     row = tx.get(Watermarking, watermarking_id, with_for_update=True, populate_existing=True)
     if row is not None and row.state == PENDING:
-        row.due = due
+        row.due, row.tries = due, row.tries - 1
         tx.flush()
 
 

@@ -54,7 +54,7 @@ def _look(data: bytes) -> tuple[str, int, U8]:
     """Pillow's name of the file's kind, its orientation, and the upright picture."""
     with opened(data, list(_MARKERS)) as image:
         kind = "JPEG" if image.format == "MPO" else image.format or ""  # a JPEG with further pictures behind it
-        _check_size(*image.size)
+        check_size(*image.size)
         frames = getattr(image, "n_frames", 1)
         if kind != "JPEG" and frames > 1:
             raise PictureInvalid(f"a file of {frames} pictures; one alone can be marked", code="unsupported_media")
@@ -62,7 +62,8 @@ def _look(data: bytes) -> tuple[str, int, U8]:
         return kind, turn, np.asarray(shown(image)[0], np.uint8)
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Raises PictureInvalid: too small or too large to be marked."""
     if min(width, height) < MIN_SIDE:
         raise PictureInvalid(f"the picture has {width} x {height} pixels; a side has at least {MIN_SIDE}", code="image_too_small")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:

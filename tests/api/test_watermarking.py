@@ -27,6 +27,7 @@ from core.objectstore.folder import FolderStore
 from core.repo import allowances, temporary
 from core.services import Services
 from matcher.watermark.embed import embed
+from matcher.watermark.keys import new_key
 from tests.api.conftest import Api
 from tests.api.test_registrations import put, sealed
 from tests.api.test_transport import check_error
@@ -171,7 +172,7 @@ def ordered(api: Api, data: bytes) -> tuple[str, str]:
     with api.services.database.write() as tx:
         taken = allowances.take(tx, api.account.id, ration, now).taken
         assert taken is not None
-        order = Order(orders.new_key(), None, None, False, taken)
+        order = Order(new_key(), None, None, False, taken)
         temporary.add_watermarking(tx, api.account.id, folder, orders.sealed(api.services, folder, order), now, now + timedelta(hours=1))
         static = temporary.add_static(tx, f"{folder}/watermarked", "image/jpeg", "w.jpg", now, now + timedelta(hours=1))
     api.services.store.put(f"{folder}/original", data)
@@ -213,6 +214,20 @@ def test_payload_and_secret_beside_a_body(api: Api) -> None:
     found = detect(api, query=body["watermarked"], registration=body["registration"], secret="ouvre-toi, sésame")
     assert (found["marked"], found["payload"]) == (True, 16777215)
     check_error(api.post("/watermarking?payload=16777216", headers=JPEG, content=picture(12)), 400, "invalid_parameters")
+
+
+def test_a_secret_is_never_left_out_silently(api: Api) -> None:
+    url = upload(api, picture(12))["url"]
+    answer = api.post("/watermarking", headers={"X-Lamark-Secret": "sesame"}, json={"url": url})
+    question = {"query": answer.json()["watermarked"], "registration": answer.json()["registration"]}
+    assert [detect(api, **question, **given)["marked"] for given in ({"secret": "sesame"}, {})] == [True, False]
+    for refused in (
+        api.post("/watermarking?secret=sesame", json={"url": url}),
+        api.post("/watermarking?secret=sesame", headers=JPEG, content=picture(12)),
+        api.post("/watermarking", headers={**JPEG, "X-Lamark-Secret": ""}, content=picture(12)),
+    ):
+        check_error(refused, 400, "invalid_parameters")
+        assert [problem["field"] for problem in refused.json()["errors"]] == ["secret"]
 
 
 @contextmanager
@@ -319,6 +334,7 @@ def test_268_queries_that_are_none(api: Api) -> None:
     ("kind", "data", "status", "code"),
     [
         ("image/jpeg", encoded(photo(18, 70, 60), "JPEG"), 400, "image_too_small"),
+        ("image/jpeg", b"GIF89a" + bytes(40), 415, "unsupported_media"),
         ("image/jpeg", encoded(photo(18), "JPEG")[:5000], 400, "invalid_image"),
         ("image/jpeg", b"no picture", 400, "invalid_image"),
         ("text/plain", b"no picture", 415, "unsupported_media"),
@@ -327,6 +343,24 @@ def test_268_queries_that_are_none(api: Api) -> None:
 )
 def test_pictures_that_are_not_marked(api: Api, kind: str, data: bytes, status: int, code: str) -> None:
     check_error(api.post("/watermarking", headers={"Content-Type": kind}, content=data), status, code)
+    assert not list(api.services.store.list(f"watermarking/{api.account.id}/"))
+
+
+@pytest.mark.parametrize("data", [encoded(photo(18, 70, 60), "JPEG"), b"GIF89a" + bytes(40), b"no picture"])
+def test_what_the_header_tells_is_refused_also_where_nobody_waits(api: Api, data: bytes) -> None:
+    assert api.post("/watermarking?sync=false", headers=JPEG, content=data).status_code in (400, 415)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("PNG", "image/png"), ("WEBP", "image/webp"), ("TIFF", "image/tiff")])
+def test_258_other_kinds_stay_what_they_are(api: Api, kind: str, name: str) -> None:
+    data = encoded(photo(20), kind)
+    answer = api.post("/watermarking", headers={"Content-Type": name}, content=data)
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    for url in (body["original"], body["watermarked"]):
+        assert fetch(api, url).headers["Content-Type"] == name
+    with Image.open(BytesIO(fetch(api, body["watermarked"]).content)) as image:
+        assert (image.format, image.size) == (kind, (600, 450))
 
 
 def test_a_store_that_is_away_is_503_and_costs_nothing(api: Api, tmp_path: Path) -> None:

@@ -30,10 +30,17 @@ def claim(services: Services, minutes: float = 0) -> int | None:
     return row.id if row is not None else None
 
 
+def waits(services: Services) -> bool:
+    with services.database.read() as tx:
+        return temporary.waiting(tx, NOW)
+
+
 def test_each_is_claimed_once_until_its_time_is_over(services: Services) -> None:
     account = add_account(services)
     first, second = order(services, account, "a"), order(services, account, "b")
+    assert waits(services)
     assert [claim(services) for _ in range(3)] == [first, second, None]
+    assert not waits(services)
     assert claim(services, 1.9) is None
     assert claim(services, 2) == first
     assert do(services, lambda tx: temporary.finish(tx, second))
@@ -42,7 +49,7 @@ def test_each_is_claimed_once_until_its_time_is_over(services: Services) -> None
     do(services, lambda tx: temporary.again(tx, first, NOW + timedelta(minutes=3)))
     assert claim(services, 3) == first
     with services.database.read() as tx:
-        assert [(row.state, row.tries) for row in (temporary.of_folder(tx, f) for f in "ab") if row] == [("pending", 3), ("done", 1)]
+        assert [(row.state, row.tries) for row in (temporary.of_folder(tx, f) for f in "ab") if row] == [("pending", 2), ("done", 1)]
         assert temporary.of_folder(tx, "c") is None
 
 

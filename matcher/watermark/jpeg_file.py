@@ -168,7 +168,11 @@ def segments(data: bytes) -> tuple[list[Segment], int]:
         if marker in (0x00, 0xFF) or marker in _ALONE:
             at += 1 if marker == 0xFF else 2
             continue
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if length < 2:  # damage, which decoders pass over; written again it would end the file
+            at += 2
+            continue
+        end = at + 2 + length
         found.append(Segment(marker, data[at:end], data[at + 4 : end]))
         at = end
     return found, at

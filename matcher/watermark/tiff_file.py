@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -29,6 +30,8 @@ _WHITE_IS_ZERO, _CMYK = 0, 5
 _COLOURS: Final = {_WHITE_IS_ZERO: 1, 1: 1, 2: 3, _CMYK: 4}
 """Channels by photometric interpretation."""
 _TYPES: Final = {1: "B", 3: "H", 4: "I"}
+_SIZES: Final = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+"""Bytes of a value by its type; those of others are one."""
 _UNASSOCIATED: Final = 2
 
 
@@ -37,13 +40,15 @@ def mark_tiff(data: bytes, change: F32) -> bytes:
     fields = Fields(bytearray(data))
     layout = _layout(fields)
     pieces = list(_pieces(layout))
+    places = [_place(fields, piece, layout) for piece in pieces]
+    _check(places, fields)
     samples = np.zeros((layout.height, layout.width, layout.channels), np.uint8 if layout.bits == 8 else np.uint16)
     for piece in pieces:
         piece.inside(samples)[:] = _read(fields, piece, layout)[: piece.height, : piece.width]
     _add(samples, change, layout)
     stored = [_stored(_padded(piece.inside(samples), piece), fields, layout) for piece in pieces]
     del samples
-    _write(fields, stored, layout, [_place(fields, piece, layout) for piece in pieces])
+    _write(fields, stored, layout, places)
     return bytes(fields.data)
 
 
@@ -59,6 +64,7 @@ class Fields:
         (count,) = struct.unpack_from(self.order + "H", data, start)
         entries = ((*struct.unpack_from(self.order + "HHI", data, at), at + 8) for at in range(start + 2, start + 2 + 12 * count, 12))
         self._entries = {tag: (kind, number, at) for tag, kind, number, at in entries}
+        self._table = (start, start + 2 + 12 * count + 4)
 
     def values(self, tag: int) -> tuple[int, ...]:
         """Whole numbers; KeyError where there are none."""
@@ -79,6 +85,15 @@ class Fields:
         form, start = self._where(tag)
         single = self.order + form[-1]
         struct.pack_into(single, self.data, start + at * struct.calcsize(single), value)
+
+    def places(self) -> list[tuple[int, int]]:
+        """(start, end) of the header, the directory, and of each value outside of it."""
+        found = [(0, 8), self._table]
+        for kind, number, at in self._entries.values():
+            if (length := _SIZES.get(kind, 1) * number) > 4:
+                (start,) = struct.unpack_from(self.order + "I", self.data, at)
+                found.append((start, start + length))
+        return found
 
     def __contains__(self, tag: int) -> bool:
         return tag in self._entries
@@ -203,6 +218,15 @@ def _place(fields: Fields, piece: _Piece, layout: _Layout) -> tuple[int, int]:
 
 def _where(layout: _Layout) -> tuple[int, int]:
     return (_TILES, _TILE_BYTES) if layout.tiled else (_STRIPS, _STRIP_BYTES)
+
+
+def _check(places: list[tuple[int, int]], fields: Fields) -> None:
+    """Raises PictureInvalid where samples would be written over what is not theirs."""
+    strips = _joined([place for place in places if place[1]])
+    others = [place for place in fields.places() if place[0] < place[1]]
+    for (_, end, one), (start, _, other) in pairwise(sorted([*((*p, False) for p in strips), *((*p, True) for p in others)])):
+        if start < end and one != other:
+            raise PictureInvalid("the picture is damaged: samples lie where something else does")
 
 
 def _write(fields: Fields, stored: list[bytes], layout: _Layout, places: list[tuple[int, int]]) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from matcher.watermark import lmk
 from matcher.watermark.errors import KeyInvalid, RegistrationInvalid
+from matcher.watermark.registration import Registration
 from tests.matcher.watermark.test_registration import DATA, FULL, TRANSACTIONAL
 
 _PRIVATE = lmk.private_from_bytes((DATA / "key.der").read_bytes())
@@ -23,8 +24,8 @@ _HEADER = 19
 
 
 @pytest.mark.parametrize("registration", [FULL, TRANSACTIONAL])
-def test_what_was_sealed_comes_back(registration: object) -> None:
-    assert lmk.unseal(lmk.seal(registration, _PUBLIC), _PRIVATE) == registration  # type: ignore[arg-type]
+def test_what_was_sealed_comes_back(registration: Registration) -> None:
+    assert lmk.unseal(lmk.seal(registration, _PUBLIC), _PRIVATE) == registration
 
 
 def test_every_version_that_ever_was_stays_readable() -> None:

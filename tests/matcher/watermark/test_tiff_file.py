@@ -125,6 +125,16 @@ def test_other_kinds_are_refused(what: str) -> None:
     assert caught.value.code == "unsupported_media"
 
 
+def test_samples_are_not_written_over_the_directory() -> None:
+    data = bytearray(_FILES["RGB raw"])
+    with tifffile.TiffFile(BytesIO(data)) as file:
+        page: Any = file.pages[0]
+        where = page.tags["StripOffsets"].valueoffset
+        data[where : where + 4] = page.offset.to_bytes(4, "little")
+    with pytest.raises(PictureInvalid, match="damaged"):
+        mark_file(bytes(data))
+
+
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.99])
 def test_damage_is_told(share: float) -> None:
     for name in ("RGB raw", "RGB tiff_lzw", "16 bit"):

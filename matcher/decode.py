@@ -26,7 +26,7 @@ from core.errors import FiligraneError, InvalidImage, Unavailable, UnsupportedMe
 from core.imageinfo import image_info
 from matcher.copies.features import SIDE, Fingerprint, fingerprint_gray
 from matcher.pixels import MAX_SIDE, U8, gray, resized
-from matcher.upright import opened, shown
+from matcher.upright import opened, pixels, shown
 
 DECODED_SIDE: Final = 1024
 """Long side that pixels are shrunk to before a watermark is looked for in them."""
@@ -75,7 +75,7 @@ def decode(data: bytes, side: int | None = None, limits: Limits = LIMITS) -> tup
         UnsupportedMedia: a picture of another kind than JPEG, PNG, WebP and GIF.
     """
     image, size = _opened(data, "RGB", side, limits)
-    return np.array(image, np.uint8), size
+    return pixels(image), size
 
 
 def decode_gray(data: bytes, side: int, limits: Limits = LIMITS) -> tuple[U8, tuple[int, int]]:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from matcher.pixels import F32, MAX_SIDE, U8
-from matcher.upright import opened, orientation, shown
+from matcher.upright import opened, orientation, pixels, shown
 from matcher.watermark.embed import MIN_SIDE, draw
 from matcher.watermark.errors import PictureInvalid, WatermarkError
 from matcher.watermark.jpeg_file import mark_jpeg
@@ -59,7 +59,7 @@ def _look(data: bytes) -> tuple[str, int, U8]:
         if kind != "JPEG" and frames > 1:
             raise PictureInvalid(f"a file of {frames} pictures; one alone can be marked", code="unsupported_media")
         turn = orientation(image)
-        return kind, turn, np.asarray(shown(image)[0], np.uint8)
+        return kind, turn, pixels(shown(image)[0])
 
 
 def check_size(width: int, height: int) -> None:

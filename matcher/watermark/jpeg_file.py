@@ -1,13 +1,13 @@
 """JPEG files: the mark goes to luma alone, and all else that the file says stays.
 
-Quantisation tables, chroma subsampling, progressive or not, and each APPn and COM segment are those of the input. Chroma is
-taken as it is stored and not as it is shown, so that its coefficients come out as they went in.
+Quantisation tables, chroma subsampling, progressive or not, and each APPn and COM segment are those of the input. Chroma is taken
+as it is stored and not as it is shown, so that its coefficients come out as they went in.
 
 Where a file is written with the tables that it had, the coefficients of the input lie in the middle of the quantiser's steps, and what
 changes a coefficient by less than half a step is lost. The mark is below that where steps are coarse, and nearly all of it is in the three
 lowest frequencies of a block: their entries in the luma table are lowered to `MAX_STEP` where they are above, which is below quality 75 in
-libjpeg's scale. At quality 50 that keeps three quarters of the statistic instead of half, at 30 as much instead of a fifth, for 5 and 11 % of
-the bytes (docs/lamark.md).
+libjpeg's scale. At quality 50 that keeps three quarters of the statistic instead of half, at 30 as much instead of a fifth, for 5 and 11 %
+of the bytes (docs/lamark.md).
 """
 
 from __future__ import annotations

@@ -166,3 +166,12 @@ def test_two_runs_make_two_marks_and_a_transactional_one_is_small() -> None:
     assert two.transactional
     assert detect(decode(second)[0], two.with_original(one)).marked
     assert not detect(decode(second)[0], one).marked
+
+
+def test_metadata_do_not_change_the_pixel_hash() -> None:
+    plain = BytesIO()
+    _PHOTO.save(plain, "JPEG", quality=85)
+    assert mark_file(plain.getvalue())[1].pixel_hash == mark_file(_jpeg())[1].pixel_hash
+    other = _PHOTO.copy()
+    other.putpixel((5, 5), (255, 0, 255))
+    assert mark_file(_jpeg(other))[1].pixel_hash != mark_file(_jpeg())[1].pixel_hash

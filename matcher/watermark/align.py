@@ -65,8 +65,8 @@ class Aligned:
         return self.mask.shape[1], self.mask.shape[0]
 
 
-class _Query:
-    """The query, or its mirror where that is asked for."""
+class Query:
+    """A query (H x W luma), and what is made of it where that is asked for."""
 
     def __init__(self, image: U8) -> None:
         self.size = (image.shape[1], image.shape[0])
@@ -74,6 +74,7 @@ class _Query:
         self._forms: dict[bool, Pyramid] = {}
 
     def form(self, flipped: bool) -> Pyramid:
+        """The query, or its mirror."""
         if flipped not in self._forms:
             self._forms[flipped] = Pyramid.of(np.ascontiguousarray(self._image[:, ::-1]) if flipped else self._image)
         return self._forms[flipped]
@@ -112,13 +113,15 @@ def align(query: U8, registration: Registration, print_: Fingerprint | None = No
 
     `print_` is the query's fingerprint, in pixels of `query`, where it is there already. Raises RegistrationInvalid.
     """
-    known = reference(registration)
-    image = _Query(query)
+    known, image = reference(registration), Query(query)
     found = _locate(known, image, print_, thorough)
-    return None if found is None else _lay(known, image, found)
+    if found is None:
+        return None
+    transform = _sides(known, image, found.flipped).simplest(found.settled.transform, _FINE[-1])
+    return lay(known, image, transform, found.flipped)
 
 
-def _locate(known: Reference, image: _Query, print_: Fingerprint | None, thorough: bool) -> _Found | None:
+def _locate(known: Reference, image: Query, print_: Fingerprint | None, thorough: bool) -> _Found | None:
     """The start that the pixels agree with best once it is settled; costlier ways are only tried where those before lead nowhere."""
     tried: list[_Found] = []
     for starts in _ways(known, image, print_, thorough):
@@ -135,7 +138,7 @@ def _locate(known: Reference, image: _Query, print_: Fingerprint | None, thoroug
     return best if best is not None and (best.passes(_LEAST) or best.evidence >= _ENOUGH) else None
 
 
-def _best(known: Reference, image: _Query, tried: Sequence[_Found]) -> _Found | None:
+def _best(known: Reference, image: Query, tried: Sequence[_Found]) -> _Found | None:
     """The best of the best few, settled finely."""
     worth = sorted((each for each in tried if each.passes(_WORTH)), key=lambda found: -found.evidence)
     settled = [_settled(known, image, each.start, _FINE) for each in _different(worth, image.size)]
@@ -157,15 +160,15 @@ def _near(a: Settled, b: Settled, size: tuple[int, int]) -> bool:
     return corners_move(step, size) < _SAME_PLACE * max(size)
 
 
-def _sides(known: Reference, image: _Query, flipped: bool) -> Sides:
+def _sides(known: Reference, image: Query, flipped: bool) -> Sides:
     return Sides(known.pyramid, image.form(flipped), known.size, known.grid)
 
 
-def _settled(known: Reference, image: _Query, start: _Start, sides: tuple[int, ...]) -> _Found:
+def _settled(known: Reference, image: Query, start: _Start, sides: tuple[int, ...]) -> _Found:
     return _Found(_sides(known, image, start.flipped).settled(start.transform, sides), start.flipped)
 
 
-def _ways(known: Reference, image: _Query, print_: Fingerprint | None, thorough: bool) -> Iterator[Iterator[_Start]]:
+def _ways(known: Reference, image: Query, print_: Fingerprint | None, thorough: bool) -> Iterator[Iterator[_Start]]:
     """What may be, the likeliest first and the costliest last."""
     yield chain(_whole(known, image), _by_features(known, known.fingerprint, image, print_))
     native = known.pyramid.size[0] / known.size[0]
@@ -177,7 +180,7 @@ def _ways(known: Reference, image: _Query, print_: Fingerprint | None, thorough:
         yield _swept(known, image, [native], _TURNS, level=1)
 
 
-def _whole(known: Reference, image: _Query) -> Iterator[_Start]:
+def _whole(known: Reference, image: Query) -> Iterator[_Start]:
     """The whole picture at another size."""
     (width, height), (w, h) = known.size, image.size
     if abs(log(width * h / (height * w))) < _SAME_SHAPE + 0.5 / min(image.size):
@@ -185,7 +188,7 @@ def _whole(known: Reference, image: _Query) -> Iterator[_Start]:
             yield _Start(scaling(known.grid, image.size), flipped)
 
 
-def _by_features(known: Reference, registered: Fingerprint, image: _Query, print_: Fingerprint | None) -> Iterator[_Start]:
+def _by_features(known: Reference, registered: Fingerprint, image: Query, print_: Fingerprint | None) -> Iterator[_Start]:
     seen = print_ or image.fingerprint
     to_query = np.linalg.inv(scaling((seen.width, seen.height), seen.small))
     to_registered = to_small(registered) @ scaling(known.grid, (registered.width, registered.height))
@@ -196,7 +199,7 @@ def _by_features(known: Reference, registered: Fingerprint, image: _Query, print
                 yield _Start(to_query @ geometry.transform @ to_registered, bool(flipped))
 
 
-def _swept(known: Reference, image: _Query, zooms: Iterable[float], turns: Sequence[float] = (0.0,), level: int = 0) -> Iterator[_Start]:
+def _swept(known: Reference, image: Query, zooms: Iterable[float], turns: Sequence[float] = (0.0,), level: int = 0) -> Iterator[_Start]:
     """A part of the picture, in pixels of the small picture for one of the query."""
     to_small = scaling(known.grid, known.pyramid.size)
     found = [(place, flipped) for flipped in (False, True) for place in places(known.pyramid, image.form(flipped), zooms, turns, level)]
@@ -204,14 +207,13 @@ def _swept(known: Reference, image: _Query, zooms: Iterable[float], turns: Seque
         yield _Start(place.transform @ to_small, flipped)
 
 
-def _lay(known: Reference, image: _Query, found: _Found) -> Aligned | None:
-    """The query on the grid; None where nearly nothing is seen."""
-    seen = image.form(found.flipped)
-    transform = _sides(known, image, found.flipped).simplest(found.settled.transform, _FINE[-1])
+def lay(known: Reference, image: Query, transform: F64, flipped: bool) -> Aligned | None:
+    """The query, or its mirror, on the grid; `transform`: 3 x 3, grid -> query. None where nearly nothing is seen."""
+    seen = image.form(flipped)
     mask = seen.shown(transform, known.grid)
     if mask.sum() < _MIN_SEEN:
         return None
     original = known.pyramid.warp(scaling(known.grid, known.pyramid.size), known.grid)
     placed = transform @ scaling(known.size, known.grid)
-    back = flip(image.size[0]) @ placed if found.flipped else placed
+    back = flip(image.size[0]) @ placed if flipped else placed
     return Aligned(seen.warp(transform, known.grid), original, mask, back / back[2, 2])

@@ -2,7 +2,8 @@
 
 The key's coefficients are independent N(0, 1). For any query that does not know the key the statistic is therefore exactly N(0, 1),
 whatever the query looks like and however it was weighted, as long as no weight depends on the key. Every key and every payload that is
-tried on a picture counts as a hypothesis (Bonferroni). docs/watermark-statistics.md derives this.
+tried on a picture counts as a hypothesis (Bonferroni), and so does every place where one mark is looked for (`matcher.watermark.sync`).
+docs/watermark-statistics.md derives this.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import numpy as np
 
 from matcher.copies.features import Fingerprint
 from matcher.pixels import F64, U8, check_rgb, gray
-from matcher.watermark.align import Aligned, align
-from matcher.watermark.keys import C64, coefficients, secret_key
+from matcher.watermark.align import Aligned, Query, align, lay
+from matcher.watermark.keys import C64, coefficients, pattern, secret_key
 from matcher.watermark.payload import MAX_PAYLOAD, find
 from matcher.watermark.registration import Registration
 from matcher.watermark.residual import spectrum
 from matcher.watermark.significance import p_value
+from matcher.watermark.small import reference
+from matcher.watermark.sync import FIRST, SHARE, SHIFTS, best_shift, search
 
 MAX_P: Final = 1e-9
 _MAX_DOUBT: Final = 1e-9
@@ -50,7 +53,24 @@ def detect(rgb: U8, registration: Registration, *, secret: str | None = None, pa
         raise ValueError(f"a payload is a number from 0 to {MAX_PAYLOAD}")
     key = secret_key(registration.key, secret) if registration.secret and secret else registration.key
     known = bool(secret) or not registration.secret
-    return _detect(rgb, [(registration, key if known else None)], 1, payload_max, None, thorough=True)[0]
+    first = _detect(rgb, [(registration, key if known else None)], FIRST, payload_max, None, thorough=True)[0]
+    if first.marked or not known or registration.payload:
+        return first
+    second = _by_its_mark(Query(gray(rgb)), registration, key)
+    return second if second is not None and second.p_value < first.p_value else first
+
+
+def _by_its_mark(query: Query, registration: Registration, key: bytes) -> Detection | None:
+    """Where the query lies is found by the mark itself; None where the query can be no part of the picture."""
+    known = reference(registration)
+    drawn = coefficients(key, known.grid)
+    found = search(pattern(drawn, known.grid), known.size, (query.form(False), query.form(True)))
+    aligned = None if found is None else lay(known, query, found.transform, found.flipped)
+    if found is None or aligned is None:
+        return None
+    z = best_shift(spectrum(aligned, registration, query.size), drawn, known.grid)
+    p = p_value(z, found.among * SHIFTS / SHARE)
+    return Detection(p <= MAX_P, p, None, aligned.transform if p <= MAX_P else None)
 
 
 def detect_all(
@@ -65,7 +85,7 @@ def detect_all(
 def _detect(
     rgb: U8,
     keyed: Sequence[tuple[Registration, bytes | None]],
-    keys: int,
+    keys: float,
     payload_max: int | None,
     print_: Fingerprint | None,
     *,
@@ -90,7 +110,7 @@ def _prepare(luma: U8, registration: Registration, print_: Fingerprint | None, t
 
 
 def _score(
-    prepared: tuple[Aligned, C64] | None, registration: Registration, key: bytes | None, keys: int, payload_max: int | None
+    prepared: tuple[Aligned, C64] | None, registration: Registration, key: bytes | None, keys: float, payload_max: int | None
 ) -> Detection:
     if prepared is None or key is None:
         return Detection(False, 1.0, None, None if prepared is None else prepared[0].transform)

@@ -16,6 +16,6 @@ def log_tail(z: float) -> float:
     return -z * z / 2 - log(z * sqrt(2 * pi)) + log1p(-1 / z**2 + 3 / z**4)
 
 
-def p_value(z: float, hypotheses: int) -> float:
+def p_value(z: float, hypotheses: float) -> float:
     """The chance that the best of so many tries reaches `z` (Bonferroni); never 0: the smallest float stands for all that is less."""
     return min(1.0, max(exp(log(hypotheses) + log_tail(z)), ulp(0.0)))

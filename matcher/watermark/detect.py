@@ -57,7 +57,7 @@ def detect(rgb: U8, registration: Registration, *, secret: str | None = None, pa
     if first.marked or not known or registration.payload:
         return first
     second = _by_its_mark(Query(gray(rgb)), registration, key)
-    return second if second is not None and second.p_value < first.p_value else first
+    return second if second is not None and second.marked else first
 
 
 def _by_its_mark(query: Query, registration: Registration, key: bytes) -> Detection | None:
@@ -70,7 +70,7 @@ def _by_its_mark(query: Query, registration: Registration, key: bytes) -> Detect
         return None
     z = best_shift(spectrum(aligned, registration, query.size), drawn, known.grid)
     p = p_value(z, found.among * SHIFTS / SHARE)
-    return Detection(p <= MAX_P, p, None, aligned.transform if p <= MAX_P else None)
+    return Detection(p <= MAX_P, p, None, aligned.transform)
 
 
 def detect_all(

@@ -15,7 +15,7 @@ from api_shim.pagination import Page
 from api_shim.schemas import number, stamp
 from core.events import SearchAnswered, SearchHit, WebHit
 from core.models import Batch, CrawlSession, Match, Media, Picture
-from core.repo import crawled, media
+from core.repo import crawled, media, pictures
 
 _KINDS = ("images", "videos", "documents", "pages", "skipped")
 
@@ -103,13 +103,13 @@ class Presenter:
 
     def _load(self, picture_ids: Iterable[int]) -> None:
         missing = sorted(set(picture_ids) - self._pictures.keys())
-        pictures = media.pictures(self._tx, missing)
-        self._pictures.update((picture.id, picture) for picture in pictures)
-        self._show(static_id for picture in pictures for static_id in (picture.preview_id, picture.thumbnail_id))
+        rows = pictures.by_ids(self._tx, missing)
+        self._pictures.update((picture.id, picture) for picture in rows)
+        self._show(static_id for picture in rows for static_id in (picture.preview_id, picture.thumbnail_id))
 
     def _show(self, static_ids: Iterable[int | None]) -> None:
         missing = sorted({static_id for static_id in static_ids if static_id is not None} - self._statics.keys())
-        self._statics.update((static.id, self._links.static(static)) for static in media.statics(self._tx, missing))
+        self._statics.update((static.id, self._links.static(static)) for static in pictures.statics(self._tx, missing))
 
     def _media(self, node: Media) -> schemas.Media:
         url = self._links.media(node.path)
@@ -196,7 +196,7 @@ def session(row: CrawlSession, links: Links) -> schemas.Session:
 
 def batches(tx: Session, rows: Sequence[Batch], links: Links) -> list[schemas.Batch]:
     static_ids = [artifact.static_id for row in rows for artifact in row.artifacts]
-    urls = {static.id: links.static(static) for static in media.statics(tx, static_ids)}
+    urls = {static.id: links.static(static) for static in pictures.statics(tx, static_ids)}
     return [_batch(row, urls, links) for row in rows]
 
 

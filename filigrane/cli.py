@@ -126,10 +126,23 @@ def _add_roles(commands: _Commands) -> None:
 
 
 def _add_account(commands: _Commands) -> None:
-    create = _add(_group(commands, "account", "accounts"), "create", "account:create", "make an account; prints its token", account=False)
+    accounts = _group(commands, "account", "accounts")
+    create = _add(accounts, "create", "account:create", "make an account; prints its token", account=False)
     create.add_argument("name")
     create.add_argument("--password", metavar="P", help="to get the token over the API; `-` reads it from standard input")
     create.add_argument("--email", default="", metavar="E")
+    quota = _add(accounts, "quota", "account:quota", "how much an account may register, and what it has", account=False)
+    quota.add_argument("name")
+    for option, what in (("--images", "pictures"), ("--bytes", "bytes of them")):
+        quota.add_argument(option, type=_maximum, default=argparse.SUPPRESS, metavar="N", help=f"most {what}; `none`: no maximum")
+
+
+def _maximum(text: str) -> int | None:
+    if text == "none":
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise argparse.ArgumentTypeError("is a number, or none")
+    return int(text)
 
 
 def _add_session(commands: _Commands) -> None:

@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from core.errors import Conflict, FiligraneError, InvalidInput, ObjectMissing
 from core.imageinfo import image_info
 from core.models import Static
-from core.repo import media
-from core.repo.media import PictureDraft
+from core.repo import media, pictures
+from core.repo.pictures import PictureDraft
 from core.services import Services
 from matcher.copies import features
 from matcher.decode import DECODED_SIDE, decode, shrunk
@@ -218,7 +218,7 @@ class Original(NamedTuple):
 def original_of(services: Services, account_id: int, watermark: Registration, run: Run) -> Original | None:
     """What a transactional registration lacks, where the account has registered its original. Raises Unavailable."""
     with services.database.read() as tx:
-        picture = media.by_pixels(tx, account_id, watermark.pixel_hash.hex())
+        picture = pictures.by_pixels(tx, account_id, watermark.pixel_hash.hex())
         if picture is None:
             return None
         preview = tx.get_one(Static, picture.preview_id).key

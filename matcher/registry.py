@@ -20,7 +20,7 @@ from core import telemetry
 from core.errors import Corrupt, NotFound, ObjectMissing
 from core.events import MediaChanged
 from core.monitor import beat, end
-from core.repo import accounts, media
+from core.repo import accounts, media, pictures
 from core.services import Services
 from core.shards import WHOLE, Shard
 from matcher.copies.features import Fingerprint, FingerprintInvalid
@@ -205,7 +205,7 @@ class Registry:
     def _fetch(self, picture: int) -> bytes:
         """Raises KeyError, ObjectMissing, Corrupt, Unavailable."""
         with self._services.database.read() as tx:
-            row = media.pictures(tx, [picture])
+            row = pictures.by_ids(tx, [picture])
         if not row or row[0].deleted:
             raise KeyError(picture)
         return self._services.store.get(row[0].fingerprint_key)

@@ -19,7 +19,7 @@ from api_shim.orders import Order
 from core import imageinfo
 from core.errors import InvalidInput, NotBuilt, UnsupportedMedia
 from core.models import Static
-from core.repo import media, temporary
+from core.repo import media, pictures, temporary
 from core.repo.allowances import Left
 from core.urls import MAX_LENGTH
 from matcher import marking, registrar
@@ -195,7 +195,7 @@ def _registration(call: Call, named: str) -> Registration:
         return call.state.keys.unseal(call.account.id, remote.content_or_data(call, named))
     with call.database.read() as tx:
         found = media.get(tx, call.account.id, path).registration
-        picture = media.pictures(tx, [found.picture_id])[0] if found is not None else None
+        picture = pictures.by_ids(tx, [found.picture_id])[0] if found is not None else None
     if found is None or picture is None or found.lmk_key is None:
         raise InvalidInput("this media was registered without a watermark", code="not_watermarked")
     return stored(call.services.store, found.lmk_key, picture.small_key)

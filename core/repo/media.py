@@ -7,54 +7,23 @@ new version: who has seen version n asks for what is above n.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final
 
-from sqlalchemy import CTE, Select, exists, func, literal, select, update
+from sqlalchemy import CTE, Select, func, literal, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session, aliased
 
 from core.errors import Conflict, Forbidden, InvalidInput, NotFound
 from core.events import MEDIA, Key, MediaChanged
-from core.models import Account, Match, Media, Picture, Registration, Static
-from core.repo import messages
+from core.models import Account, Media, Picture, Registration
+from core.repo import messages, pictures
+from core.repo.pictures import PictureDraft
 
 RESERVED: Final = frozenset({"_move", "_matches"})
 _SEGMENT_LENGTH: Final = 255
 _PATH_LENGTH: Final = 8192
-_BATCH: Final = 500
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class PictureDraft:
-    """What `put_picture` needs; the objects behind the keys are stored already. A transactional one has no fingerprint and no preview."""
-
-    pixel_hash: str
-    """Hex SHA-256 of the original's decoded pixels."""
-    width: int
-    height: int
-    credit: str | None
-    fingerprint_key: str
-    preview_key: str
-    thumbnail_key: str
-    disk_usage: int
-    """Bytes that the account is charged for."""
-    key_id: str = ""
-    """Hex id of the watermark's key; empty = plain."""
-    lmk_key: str | None = None
-    exclusive: bool | None = None
-    small_key: str | None = None
-    """The small picture that watermarks are looked for with."""
-    marked_key: str | None = None
-    """The preview with the key's mark in it."""
-    reduced: bool = False
-    """Fingerprint and preview were made of the small picture, not of the original."""
-    transactional: bool = False
-    """The picture has to be registered already: this is one more key of it."""
 
 
 def clean_path(path: str) -> str:
@@ -150,12 +119,12 @@ def put_picture(tx: Session, account_id: int, path: str, draft: PictureDraft, no
     if old is not None and old.type == "folder":
         raise Conflict("there is a folder at this path", code="is_folder")
     parent, _ = _folder(tx, account_id, path.rpartition("/")[0], now)
-    picture = _picture(tx, account, draft, now)
+    picture = pictures.put(tx, account, draft, now)
     touched = {old.registration.picture_id} if old is not None and old.registration is not None else set()
     if old is not None:
         tx.delete(old)
         tx.flush()
-    registration = _registration(tx, picture, draft, now)
+    registration = pictures.put_registration(tx, picture, draft, now)
     media = Media(
         account_id=account_id,
         parent_id=parent.id,
@@ -191,7 +160,7 @@ def delete(tx: Session, account_id: int, path: str, now: datetime) -> list[str]:
     tx.execute(sql_delete(Media).where(Media.id.in_(select(nodes.c.id))).execution_options(synchronize_session=False))
     tx.expire_all()
     _announce(tx, account, touched, now)
-    return [key for picture_id in sorted(touched) for key in _unneeded(tx, picture_id)]
+    return [key for picture_id in sorted(touched) for key in pictures.unneeded(tx, picture_id)]
 
 
 def move(tx: Session, account_id: int, path: str, to: str, now: datetime) -> Media:
@@ -245,7 +214,7 @@ def registered(tx: Session, account_id: int) -> list[int]:
 
 def states(tx: Session, picture_ids: Sequence[int]) -> list[MediaChanged]:
     """The whole current state of those that exist, in no order."""
-    return _states(tx, pictures(tx, picture_ids))
+    return _states(tx, pictures.by_ids(tx, picture_ids))
 
 
 def linked(tx: Session, picture_id: int, key_id: str, *, key_detected: bool = False) -> list[Media]:
@@ -272,7 +241,7 @@ def of_pictures(tx: Session, picture_ids: Iterable[int], *, lock: bool = False) 
             lock some of the same wait for each other and not for ever.
     """
     found: dict[int, list[Media]] = {}
-    for some in _batched(sorted(set(picture_ids))):
+    for some in pictures.batched(sorted(set(picture_ids))):
         query = select(Media, Registration.picture_id).join(Registration, Media.registration_id == Registration.id)
         query = query.where(Registration.picture_id.in_(some)).order_by(Registration.picture_id, Media.id)
         if lock:
@@ -280,22 +249,6 @@ def of_pictures(tx: Session, picture_ids: Iterable[int], *, lock: bool = False) 
         for node, picture_id in tx.execute(query):
             found.setdefault(picture_id, []).append(node)
     return found
-
-
-def pictures(tx: Session, picture_ids: Sequence[int]) -> list[Picture]:
-    """Those that exist, in no order."""
-    return [picture for some in _batched(picture_ids) for picture in tx.scalars(select(Picture).where(Picture.id.in_(some)))]
-
-
-def statics(tx: Session, static_ids: Sequence[int]) -> list[Static]:
-    """Those that exist, in no order."""
-    return [static for some in _batched(static_ids) for static in tx.scalars(select(Static).where(Static.id.in_(some)))]
-
-
-def by_pixels(tx: Session, account_id: int, pixel_hash: str) -> Picture | None:
-    """The account's registered picture with these pixels; None where it has none."""
-    query = select(Picture).where(Picture.account_id == account_id, Picture.pixel_hash == pixel_hash, Picture.deleted.is_(False))
-    return tx.scalar(query)
 
 
 def totals(tx: Session, account_id: int) -> tuple[int, int]:
@@ -333,7 +286,7 @@ def _folder(tx: Session, account_id: int, path: str, now: datetime) -> tuple[Med
     """The folder, made with its parents if need be; from the home directory down, without recursion (a path may be deep)."""
     names = path.split("/")
     paths = ["/".join(names[:depth]) for depth in range(1, len(names) + 1)]
-    there = {node.path: node for some in _batched(paths) for node in tx.scalars(select(Media).where(Media.path.in_(some)))}
+    there = {node.path: node for some in pictures.batched(paths) for node in tx.scalars(select(Media).where(Media.path.in_(some)))}
     parent, created = there[paths[0]], False
     for step in paths[1:]:
         node = there.get(step)
@@ -356,94 +309,22 @@ def _check_quota(tx: Session, account: Account) -> None:
             raise Forbidden(f"this account may have {most} {what}", code="quota_exceeded")
 
 
-def _picture(tx: Session, account: Account, draft: PictureDraft, now: datetime) -> Picture:
-    """The row of these pixels. One that no media had any more begins anew, since its objects may be gone."""
-    picture = tx.scalar(select(Picture).where(Picture.account_id == account.id, Picture.pixel_hash == draft.pixel_hash))
-    if picture is not None and not picture.deleted:
-        _improve(tx, picture, draft, now)
-        return picture
-    if draft.transactional:
-        raise Conflict("the original of this transactional registration is not registered", code="original_not_registered")
-    preview, thumbnail = _static(draft.preview_key, "preview.jpg", now), _static(draft.thumbnail_key, "thumbnail.jpg", now)
-    tx.add_all([preview, thumbnail])
-    tx.flush()
-    if picture is None:
-        picture = Picture(account_id=account.id, pixel_hash=draft.pixel_hash, version=0, created=now)
-    picture.width, picture.height, picture.credit = draft.width, draft.height, draft.credit
-    picture.fingerprint_key, picture.small_key, picture.reduced = draft.fingerprint_key, draft.small_key, draft.reduced
-    picture.preview_id, picture.thumbnail_id = preview.id, thumbnail.id
-    picture.deleted = False
-    tx.add(picture)
-    tx.flush()
-    return picture
-
-
-def _improve(tx: Session, picture: Picture, draft: PictureDraft, now: datetime) -> None:
-    """The original knows more of a picture than a registration's small one did. Keys keep the preview that they were shown with."""
-    picture.small_key = picture.small_key or draft.small_key
-    if not picture.reduced or draft.reduced or draft.transactional:
-        return
-    preview = _static(draft.preview_key, "preview.jpg", now)
-    tx.add(preview)
-    tx.flush()
-    for registration in picture.registrations:
-        if registration.key_id:
-            registration.preview_id = registration.preview_id or picture.preview_id
-    picture.fingerprint_key, picture.preview_id, picture.credit, picture.reduced = draft.fingerprint_key, preview.id, draft.credit, False
-
-
-def _static(key: str, filename: str, now: datetime) -> Static:
-    return Static(key=key, content_type="image/jpeg", filename=filename, created=now)
-
-
-def _registration(tx: Session, picture: Picture, draft: PictureDraft, now: datetime) -> Registration:
-    found = tx.scalar(select(Registration).where(Registration.picture_id == picture.id, Registration.key_id == draft.key_id))
-    if found is not None and found.id in _in_use(tx, [picture.id]):
-        return found
-    if found is None:
-        found = Registration(picture_id=picture.id, key_id=draft.key_id, created=now)
-    found.lmk_key, found.preview_id = draft.lmk_key, _marked(tx, picture, draft, now)
-    tx.add(found)
-    tx.flush()
-    return found
-
-
-def _marked(tx: Session, picture: Picture, draft: PictureDraft, now: datetime) -> int | None:
-    """The address of the preview with the draft's mark; None where the picture's own is it, or there is none."""
-    if draft.marked_key is None or tx.get_one(Static, picture.preview_id).key == draft.marked_key:
-        return None
-    marked = _static(draft.marked_key, "preview.jpg", now)
-    tx.add(marked)
-    tx.flush()
-    return marked.id
-
-
 def _announce(tx: Session, account: Account, picture_ids: Iterable[int], now: datetime) -> None:
     """These pictures have changed: a new version, `deleted` as it is now, and a message for each."""
-    pictures = [picture for picture_id in sorted(picture_ids) if (picture := tx.get(Picture, picture_id)) is not None]
-    if not pictures:
+    rows = [picture for picture_id in sorted(picture_ids) if (picture := tx.get(Picture, picture_id)) is not None]
+    if not rows:
         return
     account.registry_version += 1
-    alive = set(_in_use(tx, [picture.id for picture in pictures]).values())
-    for picture in pictures:
+    alive = set(pictures.in_use(tx, [picture.id for picture in rows]).values())
+    for picture in rows:
         picture.version = account.registry_version
         picture.deleted = picture.id not in alive
         messages.add(tx, MEDIA, picture.id, now)
     tx.flush()
 
 
-def _in_use(tx: Session, picture_ids: Sequence[int]) -> dict[int, int]:
-    """Registration id -> picture id, of those that at least one media has."""
-    used: dict[int, int] = {}
-    for some in _batched(picture_ids):
-        has_media = exists().where(Media.registration_id == Registration.id)
-        query = select(Registration.id, Registration.picture_id).where(Registration.picture_id.in_(some), has_media)
-        used.update((row.id, row.picture_id) for row in tx.execute(query))
-    return used
-
-
-def _states(tx: Session, pictures: Sequence[Picture]) -> list[MediaChanged]:
-    used = _in_use(tx, [picture.id for picture in pictures])
+def _states(tx: Session, rows: Sequence[Picture]) -> list[MediaChanged]:
+    used = pictures.in_use(tx, [picture.id for picture in rows])
     return [
         MediaChanged(
             account=picture.account_id,
@@ -454,28 +335,5 @@ def _states(tx: Session, pictures: Sequence[Picture]) -> list[MediaChanged]:
             deleted=picture.deleted,
             small_key=picture.small_key,
         )
-        for picture in pictures
+        for picture in rows
     ]
-
-
-def _unneeded(tx: Session, picture_id: int) -> list[str]:
-    """Keys of a picture's objects that no row needs: registrations without media, with their previews; when it is deleted, the
-    fingerprint and the small picture, and the preview and thumbnail unless matches still show them."""
-    picture = tx.get_one(Picture, picture_id)
-    used = _in_use(tx, [picture_id])
-    unused = [r for r in picture.registrations if r.id not in used]
-    keys = [r.lmk_key for r in unused if r.lmk_key is not None]
-    shown = {picture.preview_id, picture.thumbnail_id}
-    over = (
-        {r.preview_id for r in unused if r.preview_id is not None} - {r.preview_id for r in picture.registrations if r.id in used} - shown
-    )
-    if picture.deleted:
-        keys += [key for key in (picture.fingerprint_key, picture.small_key) if key is not None]
-        if tx.scalar(select(Match.id).where(Match.picture_id == picture_id).limit(1)) is None:
-            over |= shown
-    return keys + [static.key for static in statics(tx, sorted(over))]
-
-
-def _batched(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Pieces that fit in the parameters of one statement."""
-    return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from core import telemetry
 from core.models import Account
-from core.repo import accounts
+from core.repo import accounts, media
 from core.services import Services
 from filigrane.commands import result, settings_of
 
@@ -29,4 +29,26 @@ def create(given: argparse.Namespace) -> int:
 
         account, token = services.database.transact(make)
     result({"username": account.username, "token": token, "home": account.home})
+    return 0
+
+
+def quota(given: argparse.Namespace) -> int:
+    """Sets what is named, and tells all of it. What is there already stays, also above a new maximum."""
+    telemetry.configure("command")
+
+    def change(tx: Session) -> dict[str, int | str | None]:
+        account = accounts.by_name(tx, given.name)
+        account.image_quota = getattr(given, "images", account.image_quota)
+        account.disk_quota = getattr(given, "bytes", account.disk_quota)
+        images, size = media.totals(tx, account.id)
+        return {
+            "username": account.username,
+            "image_quota": account.image_quota,
+            "image_count": images,
+            "disk_quota": account.disk_quota,
+            "disk_usage": size,
+        }
+
+    with Services.open(settings_of(given)) as services:
+        result(services.database.transact(change))
     return 0

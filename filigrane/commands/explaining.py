@@ -11,7 +11,7 @@ from PIL import Image
 
 from core.errors import InvalidInput
 from core.events import SearchHit
-from core.repo import media
+from core.repo import pictures
 from filigrane.commands import Caller, say
 from matcher.copies.explain import explain
 from matcher.decode import decode
@@ -61,11 +61,11 @@ def caption(hit: SearchHit) -> str:
 def _preview(caller: Caller, picture_id: int) -> tuple[U8, tuple[int, int]] | None:
     """The registered picture as it is stored to be shown, and its own (width, height); None where it was deleted meanwhile."""
     with caller.services.database.read() as tx:
-        pictures = [p for p in media.pictures(tx, [picture_id]) if p.account_id == caller.account.id and not p.deleted]
-        if not pictures:
+        mine = [p for p in pictures.by_ids(tx, [picture_id]) if p.account_id == caller.account.id and not p.deleted]
+        if not mine:
             return None
-        [static] = media.statics(tx, [pictures[0].preview_id])
-        key, size = static.key, (pictures[0].width, pictures[0].height)
+        [static] = pictures.statics(tx, [mine[0].preview_id])
+        key, size = static.key, (mine[0].width, mine[0].height)
     return decode(caller.services.store.get(key))[0], size
 
 

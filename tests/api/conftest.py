@@ -19,7 +19,7 @@ from api_shim.app import create_app
 from core.models import Account, Match, Media
 from core.repo import accounts, matches, media
 from core.repo.matches import MatchDraft
-from core.repo.media import PictureDraft
+from core.repo.pictures import PictureDraft
 from core.services import Services
 from core.settings import Settings
 

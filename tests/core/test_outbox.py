@@ -11,7 +11,7 @@ from core.bus import Message, Outgoing
 from core.errors import Unavailable
 from core.events import MEDIA, SESSIONS, MediaChanged, SessionWoken, decode
 from core.models import Account
-from core.repo import media, messages
+from core.repo import media, messages, pictures
 from core.services import Services
 from tests.core.crawled import NOW, add_account, add_session
 
@@ -47,7 +47,7 @@ def test_what_is_rolled_back_is_not_sent(services: Services) -> None:
 
 def test_media_are_sent_as_they_are_now(services: Services) -> None:
     account_id = add_account(services)
-    draft = media.PictureDraft("f" * 64, 4, 3, None, "pictures/f", "pictures/p", "pictures/t", 10)
+    draft = pictures.PictureDraft("f" * 64, 4, 3, None, "pictures/f", "pictures/p", "pictures/t", 10)
     with services.database.write() as tx:
         home = tx.get_one(Account, account_id).home
         media.put_picture(tx, account_id, f"{home}/a.jpg", draft, NOW)
@@ -91,7 +91,7 @@ def test_a_death_between_publish_and_delete_sends_twice(services: Services, monk
 
 def test_of_two_that_drain_at_once_the_newest_state_is_sent_last(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     account_id = add_account(services)
-    draft = media.PictureDraft("f" * 64, 4, 3, None, "pictures/f", "pictures/p", "pictures/t", 10)
+    draft = pictures.PictureDraft("f" * 64, 4, 3, None, "pictures/f", "pictures/p", "pictures/t", 10)
     with services.database.write() as tx:
         path = f"{tx.get_one(Account, account_id).home}/a.jpg"
         media.put_picture(tx, account_id, path, draft, NOW)

@@ -14,7 +14,7 @@ from core.leases import Held
 from core.models import CrawlSession, Outbox, Picture
 from core.reconcile import MARGIN, Reconciled, reconcile
 from core.repo import accounts, crawls, media, sequences
-from core.repo.media import PictureDraft
+from core.repo.pictures import PictureDraft
 from core.services import Services
 from core.settings import Settings
 from scheduler.jobs import note_highwater

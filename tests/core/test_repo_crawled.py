@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from core.models import Account, CrawledFile
-from core.repo import crawled, crawls, media, retention
+from core.repo import crawled, crawls, media, pictures, retention
 from core.repo.crawled import FileDraft
 from core.services import Services
 from tests.core.crawled import NOW, add_account, add_session, at
@@ -120,7 +120,7 @@ def register(services: Services, account: int, *names: str) -> None:
         home = tx.get_one(Account, account).home
         for name in names:
             stem = f"pictures/{account}/{name}"
-            drafted = media.PictureDraft(
+            drafted = pictures.PictureDraft(
                 name.rjust(64, "0"), 4, 3, None, f"{stem}/fingerprint", f"{stem}/preview.jpg", f"{stem}/thumbnail.jpg", 10
             )
             media.put_picture(tx, account, f"{home}/{name}", drafted, NOW)

@@ -14,7 +14,7 @@ from core.errors import NotFound
 from core.models import Account, Match, Media
 from core.repo import accounts, matches, media
 from core.repo.matches import MatchDraft, MatchFilters
-from core.repo.media import PictureDraft
+from core.repo.pictures import PictureDraft
 from core.services import Services
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from core.errors import Conflict, FiligraneError, Forbidden, InvalidInput, NotFound
 from core.models import Account, Media, Outbox, Picture
 from core.repo import accounts, media
-from core.repo.media import PictureDraft
+from core.repo.pictures import PictureDraft
 from core.services import Services
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from core.models import Account, Static
-from core.repo import crawls, media, retention
+from core.repo import crawls, media, pictures, retention
 from core.services import Services
 from tests.core.crawled import NOW, add_account, add_session, at, begin, finish, hold, store
 
@@ -21,7 +21,7 @@ def put(services: Services, account_id: int, name: str, nonce: str, key_id: str 
     """A picture at a path, with a registration's bytes when it has a key; the path."""
     prefix = f"pictures/{account_id}/{'f' * 64}/{nonce}"
     lmk = f"registrations/{account_id}/{nonce}.lmk" if key_id else None
-    draft = media.PictureDraft(
+    draft = pictures.PictureDraft(
         "f" * 64, 4, 3, None, f"{prefix}/fingerprint", f"{prefix}/preview.jpg", f"{prefix}/thumbnail.jpg", 10, key_id, lmk
     )
     with services.database.write() as tx:

@@ -24,7 +24,7 @@ from core.events import MEDIA, MediaChanged, decode
 from core.models import Match, MatchMedia, Media, Outbox, Picture
 from core.repo import accounts, crawls, matches, media
 from core.repo.matches import MatchDraft
-from core.repo.media import PictureDraft
+from core.repo.pictures import PictureDraft
 from core.services import Services
 from tests.core.crawled import NOW, add_account, add_session, begin, hold, reload
 

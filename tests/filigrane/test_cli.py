@@ -116,6 +116,7 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
         ("matcher", roles.run),
         ("scheduler", roles.run),
         ("account create ann", account.create),
+        ("account quota ann --images 10", account.quota),
         ("session add http://example.org/", session.add),
         ("session list", session.list_all),
         ("session show 1", session.show),
@@ -295,6 +296,15 @@ def detected(done: dict[str, Any], original: Path) -> filigrane.Detection:
         assert registration.lmk_key is not None
         found = marks.stored(services.store, registration.lmk_key, registration.picture.small_key)
     return filigrane.detect(decode(Path(done["marked"]).read_bytes())[0], found)
+
+
+def test_quotas_are_set_and_kept(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    says(capsys, "register", str(picture))
+    told = says(capsys, "account", "quota", "local", "--images", "1")
+    assert told == {"username": "local", "image_quota": 1, "image_count": 1, "disk_quota": None, "disk_usage": picture.stat().st_size}
+    assert "this account may have 1 pictures" in says(capsys, "register", str(picture), "--to", "more", code=1)
+    says(capsys, "register", str(picture))
+    assert says(capsys, "account", "quota", "local", "--images", "none", "--bytes", "5")["disk_quota"] == 5
 
 
 def test_registrations_are_registered_too(picture: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from core.clock import ManualClock
 from core.errors import Unavailable
 from core.events import IMAGES, SESSIONS, ImageFound, decode
 from core.models import Account, CrawlSession, Static
-from core.repo import crawls, media
+from core.repo import crawls, media, pictures
 from core.services import Services
 from core.settings import Settings
 from crawler.journal import Image, Piece, Pointer, encode_piece
@@ -143,7 +143,7 @@ def test_a_piece_that_cannot_be_read_holds_up_no_other(services: Services, manua
 
 def test_nothing_that_is_needed_is_ever_swept(services: Services, manual: ManualClock) -> None:
     session = crawled(services)
-    draft = media.PictureDraft("f" * 64, 4, 3, None, "pictures/1/f", "pictures/1/p", "pictures/1/t", 10, "k", "registrations/1.lmk")
+    draft = pictures.PictureDraft("f" * 64, 4, 3, None, "pictures/1/f", "pictures/1/p", "pictures/1/t", 10, "k", "registrations/1.lmk")
     for key in (draft.fingerprint_key, draft.preview_key, draft.thumbnail_key, "registrations/1.lmk"):
         services.store.put(key, b"bytes")
     with services.database.write() as tx:

@@ -7,7 +7,7 @@ compressed the same way again; where it does not fit into its place any more, it
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
@@ -46,9 +46,9 @@ def mark_tiff(data: bytes, change: F32) -> bytes:
     for piece in pieces:
         piece.inside(samples)[:] = _read(fields, piece, layout)[: piece.height, : piece.width]
     _add(samples, change, layout)
-    stored = [_stored(_padded(piece.inside(samples), piece), fields, layout) for piece in pieces]
-    del samples
+    stored = (_stored(_padded(piece.inside(samples), piece), fields, layout) for piece in pieces)
     _write(fields, stored, layout, places)
+    del samples, stored  # a third of the memory that a large picture takes
     return bytes(fields.data)
 
 
@@ -229,7 +229,7 @@ def _check(places: list[tuple[int, int]], fields: Fields) -> None:
             raise PictureInvalid("the picture is damaged: samples lie where something else does")
 
 
-def _write(fields: Fields, stored: list[bytes], layout: _Layout, places: list[tuple[int, int]]) -> None:
+def _write(fields: Fields, stored: Iterable[bytes], layout: _Layout, places: list[tuple[int, int]]) -> None:
     """Puts strips or tiles into the places that they had together; what does not fit goes to the end. Nothing of the original is left."""
     for start, length in places:
         fields.data[start : start + length] = bytes(length)

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
+from sqlalchemy import select
 
+from core.models import Watermarking
 from core.repo import accounts
 from core.services import Services
 from core.settings import Settings
@@ -121,3 +123,34 @@ def test_326_327_uploaded_marked_registered_crawled_and_found(http: httpx2.Clien
         assert http.post("/api/v1/watermarking/detect/", json=question).json()["marked"] is True
         assert http.delete("/api/v1/media/jo/2026/rocket.jpg").status_code == 204  # 135
         assert not any(m["watermarked"] for m in search(http, copies["first"]))
+
+
+def test_257_what_nobody_waits_for_outlives_the_process(settings: Settings, services: Services) -> None:
+    """kill -9 of the API that took the order, while it works on it or before; the next one does it."""
+    with services.database.write() as tx:
+        _, token = accounts.create(tx, settings.secret, "jo", now=services.clock.now())
+    port = int(settings.public_url.rpartition(":")[2])
+    picture = encode(data.rocket(), quality=95)  # type: ignore[no-untyped-call]
+    with httpx2.Client(base_url=settings.public_url, headers={"Authorization": f"Token {token}"}, timeout=120) as http:
+        process = start(serve_until_killed, settings, port, "nowhere")
+        try:
+            wait_until(lambda: answers(http))
+            taken = http.post("/api/v1/watermarking/?sync=false", content=picture, headers={"Content-Type": "image/jpeg"})
+            assert taken.status_code == 201
+        finally:
+            process.kill()
+            process.join()
+        with services.database.write() as tx:
+            (order,) = tx.scalars(select(Watermarking)).all()
+            order.due = order.created  # as if its patience were over
+        process = start(serve_until_killed, settings, port, "nowhere")
+        try:
+            wait_until(lambda: answers(http))
+            wait_until(lambda: http.get(taken.json()["registration"]).status_code == 200)
+            question = {"query": taken.json()["watermarked"], "registration": taken.json()["registration"]}
+            assert http.post("/api/v1/watermarking/detect/", json=question).json()["marked"] is True
+            left = http.post("/api/v1/watermarking/", json={}).headers["X-RateLimit-Watermarking-Daily-Remaining"]
+            assert int(left) == settings.watermarking_daily - 1
+        finally:
+            process.kill()
+            process.join()

@@ -59,7 +59,7 @@ class Wanted(How, kw_only=True):
 
 class Question(msgspec.Struct):
     query: Anywhere
-    registration: Anywhere | None = None
+    registration: Anywhere
     original: Anywhere | None = None
     secret: Secret | None = None
     payload_max: Payload | None = None
@@ -106,8 +106,6 @@ def detect(call: Call) -> Answer:
     """Whether a picture carries the mark of one registration. Answered synchronously whatever `sync` says."""
     asked = bodies.parse(Question, call.fields())
     until = call.clock.monotonic() + asked.timeout
-    if asked.registration is None:
-        raise InvalidFields({"registration": "is required: a mark is found with its registration only"})
     registration = _registration(call, asked.registration)
     original = remote.content_or_data(call, asked.original) if asked.original is not None else None
     if registration.transactional and original is None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from sqlalchemy import select
@@ -95,6 +96,11 @@ def key_id_of(api: Api, data: bytes) -> str:
     return api.http.app.state.api.keys.unseal(api.account.id, data).key_id  # type: ignore[attr-defined,no-any-return]
 
 
+def too_large() -> bytes:
+    """A small picture that is none: few bytes, many pixels."""
+    return encoded(np.zeros((3000, 4000, 3), np.uint8), "JPEG", quality=1)
+
+
 def test_107_what_is_no_registration_of_this_account(api: Api, other: Api) -> None:
     good, foreign = sealed(api, embed(photo(3))[1]), sealed(other, embed(photo(3))[1])
     damaged = good[:-20] + bytes([good[-20] ^ 1]) + good[-19:]
@@ -107,6 +113,7 @@ def test_107_what_is_no_registration_of_this_account(api: Api, other: Api) -> No
         (foreign, "registration_of_another_key"),
         (encoded(photo(3), "JPEG"), "invalid_registration"),
         (sealed(api, replace(embed(photo(3))[1], small=b"no picture")), "invalid_registration"),
+        (sealed(api, replace(embed(photo(3))[1], small=too_large())), "invalid_registration"),
         (sealed(api, replace(embed(photo(3))[1], width=10_000)), "invalid_registration"),
     ):
         check_error(put(api, "a.jpg", data), 400, code)

@@ -33,7 +33,7 @@ _COARSE: Final = (96,)
 _FINE: Final = (192, 384)
 _CLEAR: Final = (8, 0.85, 0.85)
 _SURE: Final = (80, 0.95, 0.9)
-_LIKELY: Final = (120, 0.6, 0.8)
+_LIKELY: Final = (120, 0.6, 0.95)
 _WORTH: Final = (3, 0.4, 0.4)
 """How many blocks with detail have to agree, which share of them, and how well: to look closer at once, and to look no further then; to
 leave it at the best of one way of looking; to look closer at all."""

@@ -12,7 +12,7 @@ import queue
 import resource
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,8 +30,9 @@ from matcher.upright import opened, pixels, shown
 
 DECODED_SIDE: Final = 1024
 """Long side that pixels are shrunk to before a watermark is looked for in them."""
-_FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP", "image/gif": "GIF"}
-PICTURES: Final = frozenset({*_FORMATS, "image/jpg"})
+FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP", "image/gif": "GIF"}
+"""Pillow's names of what is decoded, by content type."""
+PICTURES: Final = frozenset({*FORMATS, "image/jpg"})
 """Content types of what can be decoded, as clients name them."""
 
 T = TypeVar("T")
@@ -65,16 +66,18 @@ def shrunk(rgb: U8, side: int) -> U8:
     return resized(rgb, side) if max(rgb.shape[:2]) > side else rgb
 
 
-def decode(data: bytes, side: int | None = None, limits: Limits = LIMITS) -> tuple[U8, tuple[int, int]]:
+def decode(
+    data: bytes, side: int | None = None, limits: Limits = LIMITS, formats: Mapping[str, str] = FORMATS
+) -> tuple[U8, tuple[int, int]]:
     """(the upright picture, H x W x 3 sRGB; (width, height) of the original). With `side` it may come smaller, not below `side`.
 
     Transparent pixels are shown on white; of an animation the first frame.
 
     Raises:
         InvalidImage: not a picture, damaged, or over the limits.
-        UnsupportedMedia: a picture of another kind than JPEG, PNG, WebP and GIF.
+        UnsupportedMedia: a picture of another kind than those of `formats`.
     """
-    image, size = _opened(data, "RGB", side, limits)
+    image, size = _opened(data, "RGB", side, limits, formats)
     return pixels(image), size
 
 
@@ -85,9 +88,11 @@ def decode_gray(data: bytes, side: int, limits: Limits = LIMITS) -> tuple[U8, tu
     return np.array(image, np.uint8) if image.mode == "L" else gray(np.array(image, np.uint8)), size
 
 
-def _opened(data: bytes, mode: str, side: int | None, limits: Limits) -> tuple[Image.Image, tuple[int, int]]:
+def _opened(
+    data: bytes, mode: str, side: int | None, limits: Limits, formats: Mapping[str, str] = FORMATS
+) -> tuple[Image.Image, tuple[int, int]]:
     """The upright picture as RGB, or as L where `mode` is that and it came so; and the original's size. Raises what `decode` does."""
-    kind = check(data, limits)
+    kind = check(data, limits, formats)
     try:
         with opened(data, [kind]) as image:
             _check_pixels(image.width, image.height, limits)
@@ -98,18 +103,18 @@ def _opened(data: bytes, mode: str, side: int | None, limits: Limits) -> tuple[I
         raise InvalidImage(f"the picture cannot be decoded: {error}") from error
 
 
-def check(data: bytes, limits: Limits = LIMITS) -> str:
+def check(data: bytes, limits: Limits = LIMITS, formats: Mapping[str, str] = FORMATS) -> str:
     """Pillow's name of the format, from the header alone. Raises InvalidImage, UnsupportedMedia."""
     if len(data) > limits.length:
         raise InvalidImage(f"the picture has {len(data)} bytes; at most {limits.length} are read", code="image_too_large")
     info = image_info(data)
     if info.content_type is None:
         raise InvalidImage("the bytes are no picture")
-    if info.content_type not in _FORMATS:
-        raise UnsupportedMedia(f"pictures are JPEG, PNG, WebP or GIF; this is {info.content_type}")
+    if info.content_type not in formats:
+        raise UnsupportedMedia(f"pictures are {', '.join(formats.values())}; this is {info.content_type}")
     if info.width is not None and info.height is not None:
         _check_pixels(info.width, info.height, limits)
-    return _FORMATS[info.content_type]
+    return formats[info.content_type]
 
 
 def _check_pixels(width: int, height: int, limits: Limits) -> None:

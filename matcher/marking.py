@@ -9,7 +9,7 @@ import numpy as np
 
 from core.errors import FiligraneError, InvalidImage, InvalidInput, UnsupportedMedia
 from core.imageinfo import image_info
-from matcher.decode import Limits, check, decode, shrunk
+from matcher.decode import FORMATS, Limits, check, decode, shrunk
 from matcher.pixels import pixel_hash, scaling
 from matcher.watermark import lmk
 from matcher.watermark.detect import detect
@@ -22,6 +22,8 @@ LIMITS: Final = Limits(seconds=120)
 """Of one piece of this work: a file of 100 megapixels is decoded twice and encoded once."""
 MARKED: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/tiff"})
 """Content types of what can be marked."""
+LOOKED_AT: Final = FORMATS | {"image/tiff": "TIFF"}
+"""What may carry a mark, as `decode.FORMATS`."""
 _SMALL: Final = Limits(pixels=1 << 20)
 QUERY_SIDE: Final = 2048
 """Long side that a query is shrunk to. Of whole pictures and crops neither this nor 1024 costs any z, as measured; where the picture is a
@@ -90,7 +92,7 @@ def find(query: bytes, registration: Registration, secret: str | None, payload_m
     if registration.transactional and original is not None:
         registration = _completed(registration, original)
     check_small(registration)
-    rgb, size = decode(query, QUERY_SIDE)
+    rgb, size = decode(query, QUERY_SIDE, formats=LOOKED_AT)
     rgb = shrunk(rgb, QUERY_SIDE)
     try:
         found = detect(rgb, registration, secret=secret, payload_max=payload_max)
@@ -114,7 +116,7 @@ def check_small(registration: Registration) -> None:
 
 
 def _completed(registration: Registration, original: bytes) -> Registration:
-    rgb, _ = decode(original)
+    rgb, _ = decode(original, formats=LOOKED_AT)
     if pixel_hash(rgb) != registration.pixel_hash:
         raise InvalidInput("the original has other pixels than the one that was marked", code="original_differs")
     return replace(registration, small=small_picture(rgb))

@@ -113,7 +113,7 @@ def detect(call: Call) -> Answer:
     query = remote.content_or_data(call, asked.query)
     for picture in (query, original):
         if picture is not None:
-            check(picture)
+            check(picture, formats=marking.LOOKED_AT)
     found = call.state.workshop.run(
         until - call.clock.monotonic(), marking.find, query, registration, asked.secret, asked.payload_max, original
     )

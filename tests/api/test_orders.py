@@ -1,12 +1,8 @@
-"""Orders to mark a picture outlive deaths and absences; the allowance is one for all processes."""
+"""Orders to mark a picture outlive deaths and absences (of whole processes: tests/story); the allowance is one for all processes."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from api_shim import limits, orders
@@ -26,7 +21,7 @@ from api_shim.errors import TimedOut
 from api_shim.orders import Order, Orders
 from api_shim.workshop import IN_FLIGHT, Workshop
 from core.errors import Unavailable
-from core.models import Account, Watermarking
+from core.models import Watermarking
 from core.repo import accounts, allowances, temporary
 from core.services import Services
 from core.settings import Settings
@@ -35,7 +30,6 @@ from matcher.sealing import AccountKeys
 from matcher.watermark.keys import new_key
 from tests.api.conftest import Api, new_account
 from tests.api.test_transport import check_error
-from tests.api.test_uploads import fetch
 from tests.matcher.pictures import encoded, photo
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -85,34 +79,6 @@ def test_050_051_262_one_allowance_for_all_processes_and_after_a_restart(tmp_pat
         check_error(marked_later(api), 429)
     with opened(tmp_path, watermarking_daily=2) as services, served(services) as http:
         check_error(marked_later(replace(api, http=http)), 429)
-
-
-_DIES = """
-import os, signal, sys
-from pathlib import Path
-from tests.api.test_orders import marked_later, new_account, opened, served
-
-with opened(Path(sys.argv[1])) as services, served(services) as http:
-    answer = marked_later(new_account(http, services))
-    print(answer.text, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_257_an_order_outlives_kill_9(tmp_path: Path) -> None:
-    died = subprocess.run([sys.executable, "-c", _DIES, str(tmp_path)], capture_output=True, check=False, timeout=120)
-    assert died.returncode == -signal.SIGKILL, died.stderr
-    body = json.loads(died.stdout.splitlines()[-1])
-    with opened(tmp_path) as services:
-        with services.database.write() as tx:
-            row = tx.scalars(select(Watermarking)).one()
-            row.due = services.clock.now()  # as if the time of whoever took it up were over
-            account = tx.get_one(Account, row.account_id)
-        with served(services) as http:
-            api = Api(http, services, account, "")
-            until(lambda: fetch(api, body["registration"]).status_code == 200)
-            assert fetch(api, body["original"]).content == PICTURE
-            assert fetch(api, body["watermarked"]).content != PICTURE
 
 
 def order(services: Services) -> int:

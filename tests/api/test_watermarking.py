@@ -361,6 +361,7 @@ def test_258_other_kinds_stay_what_they_are(api: Api, kind: str, name: str) -> N
         assert fetch(api, url).headers["Content-Type"] == name
     with Image.open(BytesIO(fetch(api, body["watermarked"]).content)) as image:
         assert (image.format, image.size) == (kind, (600, 450))
+    assert detect(api, query=body["watermarked"], registration=body["registration"])["marked"] is True
 
 
 def test_a_store_that_is_away_is_503_and_costs_nothing(api: Api, tmp_path: Path) -> None:

@@ -18,14 +18,16 @@ from matcher.watermark.registration import Registration
 
 SMALL_SIDE: Final = 512
 _SMALL_BYTES: Final = 44_000
+_QUALITIES: Final = (92, 85, 75, 60, 45, 30, 20, 10)
+"""The last fits noise in all colours."""
 _POINTS: Final = 900
 
 
 def small_picture(rgb: U8) -> bytes:
     """A JPEG of the original, long side at most 512, at the best quality that fits a registration."""
-    side = min(SMALL_SIDE, max(rgb.shape[:2]))
-    small = resized(rgb, side)
-    for quality in (92, 85, 75, 60, 45):
+    small = resized(rgb, min(SMALL_SIDE, max(rgb.shape[:2])))
+    data = b""
+    for quality in _QUALITIES:
         data = jpeg(small, quality)
         if len(data) <= _SMALL_BYTES:
             break

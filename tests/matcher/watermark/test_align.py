@@ -19,7 +19,7 @@ from matcher.watermark.keys import coefficients, grid, pattern
 from matcher.watermark.registration import Registration
 from matcher.watermark.residual import spectrum
 from matcher.watermark.significance import p_value
-from matcher.watermark.small import reference
+from matcher.watermark.small import reference, small_picture
 from matcher.watermark.sync import SHIFTS, best_shift, search
 from tests.matcher.pictures import captioned, crop, jpeg, mirror, photo, resize, slanted
 
@@ -153,3 +153,8 @@ def test_looking_for_a_mark_everywhere_is_paid_for() -> None:
     p = np.array([p_value(each, among * SHIFTS) for each in z])
     for level in (0.5, 0.1, 0.02):
         assert (p <= level).mean() <= level + 3 * np.sqrt(level / len(p))
+
+
+def test_the_small_picture_of_noise_fits_a_registration() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
+    assert len(small_picture(noise)) <= 44_000

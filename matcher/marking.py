@@ -9,7 +9,7 @@ import numpy as np
 
 from core.errors import FiligraneError, InvalidImage, InvalidInput, UnsupportedMedia
 from core.imageinfo import image_info
-from matcher.decode import FORMATS, Limits, check, decode, shrunk
+from matcher.decode import FORMATS, Limits, decode, shrunk
 from matcher.pixels import pixel_hash, scaling
 from matcher.watermark import lmk
 from matcher.watermark.detect import detect
@@ -24,7 +24,6 @@ MARKED: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/tiff"
 """Content types of what can be marked."""
 LOOKED_AT: Final = FORMATS | {"image/tiff": "TIFF"}
 """What may carry a mark, as `decode.FORMATS`."""
-_SMALL: Final = Limits(pixels=1 << 20)
 QUERY_SIDE: Final = 2048
 """Long side that a query is shrunk to. Of whole pictures and crops neither this nor 1024 costs any z, as measured; where the picture is a
 third of the query 1024 costs 8 % of z, this nothing."""
@@ -91,7 +90,6 @@ def find(query: bytes, registration: Registration, secret: str | None, payload_m
     """
     if registration.transactional and original is not None:
         registration = _completed(registration, original)
-    check_small(registration)
     rgb, size = decode(query, QUERY_SIDE, formats=LOOKED_AT)
     rgb = shrunk(rgb, QUERY_SIDE)
     try:
@@ -103,16 +101,6 @@ def find(query: bytes, registration: Registration, secret: str | None, payload_m
         grown = scaling((rgb.shape[1], rgb.shape[0]), size) @ found.transform
         transform = [float(value) for value in np.ravel(grown / grown[2, 2])]
     return Found(found.marked, found.p_value, found.payload, transform)
-
-
-def check_small(registration: Registration) -> None:
-    """Of the small picture, which anybody may have made. Raises InvalidInput, code invalid_registration: no JPEG, or one too large."""
-    try:
-        kind = check(registration.small, _SMALL)
-    except FiligraneError:
-        kind = "none"
-    if kind != "JPEG":
-        raise InvalidInput("the registration's small picture is none that can be read", code="invalid_registration")
 
 
 def _completed(registration: Registration, original: bytes) -> Registration:

@@ -20,13 +20,12 @@ from core.repo.pictures import PictureDraft
 from core.services import Services
 from matcher.copies import features
 from matcher.decode import DECODED_SIDE, decode, shrunk
-from matcher.marking import check_small
 from matcher.pixels import U8, fit, jpeg, pixel_hash, resized_to
 from matcher.watermark.embed import embed
-from matcher.watermark.errors import WatermarkError
+from matcher.watermark.errors import RegistrationInvalid, WatermarkError
 from matcher.watermark.keys import GRID
 from matcher.watermark.registration import Registration
-from matcher.watermark.small import small_picture
+from matcher.watermark.small import check_small, small_picture
 
 PREVIEW_SIDE: Final = 1280
 THUMBNAIL_SIDE: Final = 320
@@ -79,11 +78,11 @@ def prepare(data: bytes, registration: Registration | None = None) -> PreparedPi
 
 def prepare_registration(registration: Registration) -> PreparedPicture:
     """The same of a registration alone, from its small picture; for `Decoders.run`. Raises InvalidInput, code invalid_registration."""
-    check_small(registration)
     size = (registration.width, registration.height)
     try:
+        check_small(registration.small)
         small, (width, height) = decode(registration.small)
-    except FiligraneError as error:
+    except (FiligraneError, RegistrationInvalid) as error:
         raise InvalidInput("the registration's small picture cannot be read", code="invalid_registration") from error
     if abs(width * size[1] - height * size[0]) > max(size) * (1 + _SHAPE * min(width, height)):
         raise InvalidInput("the registration's small picture has not the shape of the original", code="invalid_registration")

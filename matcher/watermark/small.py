@@ -11,12 +11,18 @@ import numpy as np
 from matcher.copies.features import Fingerprint, fingerprint_gray
 from matcher.copies.sift import extract
 from matcher.pixels import U8, gray_from_jpeg, jpeg, resized, scaling
+from matcher.upright import opened
 from matcher.watermark.errors import RegistrationInvalid
 from matcher.watermark.keys import grid
 from matcher.watermark.pyramid import Pyramid
 from matcher.watermark.registration import Registration
 
 SMALL_SIDE: Final = 512
+MAX_SIDE: Final = 1024
+"""Pixels of a small picture's longer side at most that are read. What `small_picture` makes is below."""
+_MAX_SCANS: Final = 16
+"""A progressive JPEG has about ten. Thousands fit into few bytes, and each costs as much as a whole decoding."""
+_START_OF_SCAN: Final = b"\xff\xda"
 _SMALL_BYTES: Final = 44_000
 _QUALITIES: Final = (92, 85, 75, 60, 45, 30, 20, 10)
 """The last fits noise in all colours."""
@@ -32,6 +38,18 @@ def small_picture(rgb: U8) -> bytes:
         if len(data) <= _SMALL_BYTES:
             break
     return data
+
+
+def check_small(data: bytes) -> None:
+    """Of a small picture, which anybody may have made: whether it is a JPEG that is read at no great cost. Raises RegistrationInvalid."""
+    try:
+        with opened(data, ["JPEG"]) as image:
+            side = max(image.size)
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        raise RegistrationInvalid("the registration's small picture is no JPEG") from error
+    # within a scan the two bytes stand for nothing else
+    if side > MAX_SIDE or data.count(_START_OF_SCAN) > _MAX_SCANS:
+        raise RegistrationInvalid(f"the registration's small picture has more than {MAX_SIDE} pixels a side or {_MAX_SCANS} scans")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +73,7 @@ def reference(registration: Registration) -> Reference:
 @lru_cache(32)
 def _reference(data: bytes, size: tuple[int, int]) -> Reference:
     """Of all registrations of one picture it is the same."""
+    check_small(data)
     try:
         small = gray_from_jpeg(data)
     except ValueError as error:

@@ -47,7 +47,7 @@ def places(known: Pyramid, query: Pyramid, zooms: Iterable[float], turns: Iterab
 
 
 def _at(field: F32, query: Pyramid, zoom: float, turn: float) -> Iterator[Place]:
-    width, height = (round(side * zoom) for side in query.size)
+    width, height = (max(1, round(side * zoom)) for side in query.size)
     shape = _upright((width, height), turn)
     size = shape[0] - 2 * _EDGE, shape[1] - 2 * _EDGE
     if min(size) < _LEAST or size[0] > field.shape[1] or size[1] > field.shape[0]:

@@ -143,6 +143,11 @@ def test_keys_with_secrets_are_no_tries_of_the_pipeline() -> None:
     assert found[1].p_value == detect_all(query, [_REGISTRATION])[0].p_value
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 2000)])
+def test_queries_that_are_nearly_nothing_are_not_marked(size: tuple[int, int]) -> None:
+    assert detect(np.ascontiguousarray(photo(2, 2000, 2000)[: size[1], : size[0]]), _REGISTRATION).p_value == 1.0
+
+
 def test_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match="64 pixels"):
         embed(photo(1, MIN_SIDE - 1, 200))

@@ -203,8 +203,11 @@ def _wrong(given: argparse.Namespace) -> str | None:
     expected = 4 if given.batch is None else 3
     if len(given.paths) != expected:
         return f"{expected} paths are expected, {len(given.paths)} given"
-    if len(set(given.paths[-3:])) < 3 or (given.batch is None and given.paths[0] == given.paths[2]):
+    output, registration, key = (path.resolve() for path in given.paths[-3:])
+    if len({output, registration, key}) < 3 or (given.batch is None and given.paths[0].resolve() == registration):
         return "a file would be written over another"
+    if given.batch is not None and given.batch.resolve().is_relative_to(output):
+        return "the output folder is the input folder, or holds it"
     if given.payload is not None and not 0 <= given.payload <= _MAX_PAYLOAD:
         return f"a payload is a number from 0 to {_MAX_PAYLOAD}"
     return "the passphrase is empty" if given.secret == "" else None

@@ -91,11 +91,15 @@ def test_options_stand_anywhere_and_files_are_called_whatever(folder: Path) -> N
         "in.jpg out.jpg out.jpg key.der",
         "in.jpg out.jpg key.der key.der",
         "in.jpg out.jpg in.jpg key.der",
+        "in.jpg out.jpg ../{folder}/in.jpg key.der",
+        "in.jpg out.jpg ../{folder}/key.der key.der",
+        "--batch . . lmk key.der",
+        "--batch ../{folder} .. lmk key.der",
         "--batch . out r.lmk key.der more",
     ],
 )
 def test_wrong_arguments(folder: Path, arguments: str) -> None:
-    code, said = _lamark(folder, *arguments.split())
+    code, said = _lamark(folder, *arguments.format(folder=folder.name).split())
     assert code == 1
     assert said[0].startswith("usage: lamark [options] <input.jpg> <output.jpg> <registration.lmk> <public_key.der>")
     assert said[-1].startswith("lamark: ")

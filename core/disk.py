@@ -1,4 +1,4 @@
-"""What it takes that bytes are on the disk, and stay there."""
+"""What it takes that bytes are on the disk, and stay there; and that nobody else reads them."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def private_folder(folder: Path) -> None:
+    """Makes the folder, for its user alone, where it is not there yet: in the data folder lie keys of marks, and all tokens rest on its
+    secret. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)

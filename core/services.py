@@ -17,6 +17,7 @@ from core.bus import Bus
 from core.bus.embedded import EmbeddedBus
 from core.clock import Clock, SystemClock
 from core.database import Database
+from core.disk import private_folder
 from core.errors import InvalidInput
 from core.metered import metered
 from core.objectstore import ObjectStore
@@ -72,7 +73,7 @@ class Services:
 
 def _make_folder(path: Path) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        private_folder(path)
     except OSError as error:
         raise InvalidInput(f"FILIGRANE_DATA: the folder {path} cannot be made: {error.strerror}", code="settings_invalid") from error
 

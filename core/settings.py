@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from core.disk import sync_folder
+from core.disk import private_folder, sync_folder
 from core.errors import InvalidInput
 
 PREFIX: Final = "FILIGRANE_"
@@ -180,7 +180,7 @@ class Settings(BaseSettings):
 def _drawn_secret(path: Path) -> bytes:
     if path.exists():
         return path.read_bytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     handle, draft = tempfile.mkstemp(prefix="secret.", dir=path.parent)  # mode 0600
     with os.fdopen(handle, "wb") as stream:
         stream.write(secrets.token_hex(32).encode())

@@ -28,6 +28,7 @@ import core
 from core import highwater, scrub
 from core.bus import Bus, Outgoing
 from core.database import Database
+from core.disk import private_folder
 from core.errors import FiligraneError, Unavailable
 from core.events import IMAGES
 from core.objectstore import ObjectStore
@@ -136,7 +137,7 @@ def _settings(patient: Patient) -> Iterator[Finding]:
 
 def _data(patient: Patient) -> Iterator[Finding]:
     folder = patient.settings.data
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         file.write(b"x")
     room = shutil.disk_usage(folder).free

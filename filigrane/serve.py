@@ -19,6 +19,7 @@ from typing import Final
 
 import structlog
 
+from core.disk import private_folder
 from core.errors import Conflict, Unavailable
 from core.settings import Settings
 from filigrane.roles import ROLES
@@ -54,7 +55,7 @@ def lock(data: Path, running: Running) -> Iterator[None]:
 
     Raises AlreadyRunning.
     """
-    data.mkdir(parents=True, exist_ok=True)
+    private_folder(data)
     with (data / "serve.lock").open("a+") as file:
         if not _flock(file.fileno(), _ASK):
             raise AlreadyRunning(_said(data, _read(data)))

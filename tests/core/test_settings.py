@@ -96,6 +96,7 @@ def test_the_secret_is_drawn_once_whoever_asks(tmp_path: Path) -> None:
     assert len(drawn) == 1
     assert len(drawn.pop()) == 64
     assert (data / "secret").stat().st_mode & 0o777 == 0o600
+    assert data.stat().st_mode & 0o777 == 0o700
     assert [path.name for path in data.iterdir()] == ["secret"]
 
 

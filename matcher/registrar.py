@@ -19,7 +19,8 @@ from core.repo import media, pictures
 from core.repo.pictures import PictureDraft
 from core.services import Services
 from matcher.copies import features
-from matcher.decode import DECODED_SIDE, decode, shrunk
+from matcher.decode import DECODED_SIDE, FORMATS, decode, shrunk
+from matcher.marking import LOOKED_AT
 from matcher.pixels import U8, fit, jpeg, pixel_hash, resized_to
 from matcher.watermark.embed import embed
 from matcher.watermark.errors import RegistrationInvalid, WatermarkError
@@ -63,7 +64,7 @@ def prepare(data: bytes, registration: Registration | None = None) -> PreparedPi
 
     Raises InvalidImage, UnsupportedMedia.
     """
-    rgb, size = decode(data)
+    rgb, size = decode(data, formats=FORMATS if registration is None else LOOKED_AT)
     preview = shrunk(rgb, PREVIEW_SIDE)
     return PreparedPicture(
         pixel_hash(rgb).hex(),

@@ -81,16 +81,19 @@ def register_file(services: Services, account_id: int, file: Path, path: str, ma
 
     Raises:
         InvalidImage, UnsupportedMedia: not a picture that can be read, or be marked.
-        InvalidInput, Conflict: nothing can be put at this path.
+        InvalidInput, Conflict: nothing can be put at this path, or the copy would be written over the picture.
     """
     data = _read(file)
     if lmk.is_sealed(data):
         return _register_mark(services, account_id, data, path)
-    registration = None
-    if marking is not None:
+    if marking is None:
+        registration, prepared = None, registrar.prepare(data)
+    else:
+        if marking.copy.resolve() == file.resolve():
+            raise InvalidInput(f"{file} would be written over by its marked copy", code="out_is_input")
         copy, registration = marked(data, payload=marking.payload)
+        prepared = registrar.prepare(data, registration)
         _write(marking.copy, copy)
-    prepared = registrar.prepare(data, registration)
     registrar.register(services, account_id, path, prepared, disk_usage=len(data), watermark=registration)
     return RegisteredFile(registration, plain.note(Fingerprint.from_bytes(prepared.fingerprint)))
 

@@ -341,6 +341,23 @@ def test_a_marked_copy_keeps_what_the_file_says_and_carries_a_number(
     assert detected(done, picture).payload == 77
 
 
+def test_a_tiff_is_marked_and_registered(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scan = picture.with_name("scan.tif")
+    with Image.open(picture) as image:
+        image.save(scan)
+    [done] = says(capsys, "register", str(scan), "--watermark", "--out", str(tmp_path / "marked"))
+    with Image.open(done["marked"]) as copy:
+        assert copy.format == "TIFF"
+    assert "this is image/tiff" in says(capsys, "register", str(scan), code=1)
+
+
+def test_no_picture_is_written_over_by_its_marked_copy(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = picture.read_bytes()
+    assert main(["register", str(picture), "--watermark", "--out", str(picture.parent)]) == 1
+    assert json.loads(capsys.readouterr().out)[0]["error"]["code"] == "out_is_input"
+    assert picture.read_bytes() == before
+
+
 def test_what_cannot_be_marked_is_said_and_leaves_nothing(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Image.open(picture) as image:
         image.save(picture.with_suffix(".gif"))

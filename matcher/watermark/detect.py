@@ -94,10 +94,10 @@ def _detect(
     """Each registration with the key of its pattern, None where that is not known. One picture is aligned once for all its keys."""
     check_rgb(rgb)
     luma = gray(rgb)
-    aligned: dict[tuple[bytes, int, int], tuple[Aligned, C64] | None] = {}
+    aligned: dict[tuple[bytes, int, int, int], tuple[Aligned, C64] | None] = {}
     out = []
     for registration, key in keyed:
-        picture = (registration.small, registration.width, registration.height)
+        picture = (registration.small, registration.width, registration.height, registration.scheme)
         if picture not in aligned:
             aligned[picture] = _prepare(luma, registration, print_, thorough)
         out.append(_score(aligned[picture], registration, key, keys, payload_max))

@@ -21,7 +21,7 @@ from matcher.pixels import F32, fit
 
 GRID: Final = 1024
 KEY_BYTES: Final = 32
-SCHEME: Final = 1
+SCHEME: Final = 2
 """The way of marking that a registration names: it rises with every change of the pattern that detection has to know."""
 BAND: Final = (0.015, 0.2)
 """Cycles per pixel of the canonical grid."""
@@ -47,9 +47,12 @@ def secret_key(key: bytes, secret: str) -> bytes:
     return hashlib.scrypt(phrase, salt=key, n=_SCRYPT_COST, r=8, p=1, maxmem=64 << 20, dklen=KEY_BYTES)
 
 
-def grid(width: int, height: int) -> tuple[int, int]:
+def grid(width: int, height: int, scheme: int = SCHEME) -> tuple[int, int]:
     """(width, height) of the canonical grid of a picture: its long side is `GRID`; of a small picture less, so that the whole band is below
-    what its pixels can show. Both are multiples of 8, which costs its pixels a little of their squareness and makes transforms fast."""
+    what its pixels can show. Both are multiples of 8, which costs its pixels a little of their squareness and makes transforms fast.
+    Scheme 1 knew neither."""
+    if scheme == 1:
+        return fit(width, height, GRID)
     sides = fit(width, height, min(GRID, round(_ENLARGED * max(width, height))))
     across, down = (max(1, round(side / _MULTIPLE)) * _MULTIPLE for side in sides)
     return across, down

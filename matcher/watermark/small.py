@@ -67,18 +67,18 @@ class Reference:
 @lru_cache(32)
 def reference(registration: Registration) -> Reference:
     """What alignment needs of a registration. Raises RegistrationInvalid."""
-    return _reference(registration.small, (registration.width, registration.height))
+    return _reference(registration.small, (registration.width, registration.height), registration.scheme)
 
 
 @lru_cache(32)
-def _reference(data: bytes, size: tuple[int, int]) -> Reference:
+def _reference(data: bytes, size: tuple[int, int], scheme: int) -> Reference:
     """Of all registrations of one picture it is the same."""
     check_small(data)
     try:
         small = gray_from_jpeg(data)
     except ValueError as error:
         raise RegistrationInvalid(f"the registration's small picture cannot be read: {error}") from error
-    return Reference(size, grid(*size), small, Pyramid.of(small), fingerprint_gray(small, size))
+    return Reference(size, grid(*size, scheme), small, Pyramid.of(small), fingerprint_gray(small, size))
 
 
 @lru_cache(32)

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from matcher.pixels import U8, gray
 from matcher.watermark.align import align
@@ -13,6 +15,7 @@ from matcher.watermark.embed import MIN_SIDE, add, draw, embed, stripes
 from matcher.watermark.keys import KEY_BYTES, band, coefficients, grid, new_key, pattern
 from matcher.watermark.masking import MIN_PSNR
 from matcher.watermark.payload import signs
+from matcher.watermark.registration import Registration
 from matcher.watermark.residual import spectrum
 from tests.matcher.pictures import captioned, crop, jpeg, mirror, photo, resize
 
@@ -96,6 +99,16 @@ def test_the_pattern_is_fixed_by_key_and_size() -> None:
     assert pattern(first, size).std() == pytest.approx(1, abs=1e-4)
     other = pattern(coefficients(bytes(32), size), size)
     assert abs(float(np.mean(pattern(first, size) * other))) < 0.05
+
+
+def test_marks_of_the_first_scheme_are_found() -> None:
+    data = Path(__file__).parent / "data"
+    registration = Registration.from_bytes((data / "scheme-1.registration").read_bytes())
+    with Image.open(data / "scheme-1.jpg") as image:
+        query = np.asarray(image)
+    assert detect(query, registration).marked
+    assert detect(resize(query, 0.5), registration).marked
+    assert not detect(query, replace(registration, key=new_key())).marked
 
 
 @pytest.mark.parametrize("size", [(64, 900), (900, 70), (65, 65)])

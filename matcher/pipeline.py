@@ -6,6 +6,7 @@ candidate, whatever its verdict (its pixels are only decoded for that) -> matche
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -126,7 +127,8 @@ class Pipeline:
             return self._registry.candidates(query, account)
 
     def _look(self, candidates: Sequence[Candidate[int]], query: Fingerprint, pixels: Callable[[], U8], model: Model) -> Iterator[Find]:
-        """What is in the picture. All candidates are known before the first key is tried: each key counts in the p-value.
+        """What is in the picture. All candidates are known before the first key is tried: each key of the candidate's account counts in the
+        p-value, and none of another's, which would tell how many that has.
 
         What other shards try is not known here. A shard of n counts its own keys n times: a false alarm at level p then has at most the
         chance p / n in each shard, and p in all of them together (a union bound with equal weights). The same holds for the pictures
@@ -134,7 +136,7 @@ class Pipeline:
         """
         shards = self.shard.of
         marked = [(c, _to_try(self._registry.registrations(c.id))) for c in candidates]
-        tried, pixels = shards * sum(len(registrations) for _, registrations in marked), cache(pixels)
+        keys, pixels = Counter(c.group for c, registrations in marked for _ in registrations), cache(pixels)
         for candidate, registrations in marked:
             try:
                 print_ = self._registry.fingerprint(candidate.id)
@@ -142,7 +144,7 @@ class Pipeline:
                 continue
             with stage_seconds.labels("judge").time():
                 verdict = judge(print_, query, model, max(1, shards * self._registry.size(candidate.group)))
-            detections = _detect(pixels(), query, registrations, tried) if registrations else []
+            detections = _detect(pixels(), query, registrations, shards * keys[candidate.group]) if registrations else []
             yield from finds_of(candidate, verdict, registrations, detections)
 
 

@@ -105,6 +105,21 @@ def test_shared_sessions_are_matched_against_everybody(world: World, pipeline: P
     assert draft.account_id == other.id
 
 
+def test_p_counts_the_keys_of_the_own_account_alone(world: World, pipeline: Pipeline) -> None:
+    marked, registration = embed(photo(1))
+    world.register("a.jpg", encoded(photo(1), "PNG"), watermark=registration)
+    data = encoded(crop(marked, 0.3, 0.3, 0.4), "JPEG", quality=30)
+    (before,) = [draft for draft in pipeline.matches(world.found(data, shared=True), given(data)) if draft.key_id]
+    world.register("b.jpg", encoded(photo(1), "PNG"), watermark=embed(photo(1))[1], account=world.add_account("ben"))
+    (beside,) = [draft for draft in pipeline.matches(world.found(data, shared=True), given(data)) if draft.key_id]
+    world.register("c.jpg", encoded(photo(1), "PNG"), watermark=embed(photo(1))[1])
+    (after,) = [draft for draft in pipeline.matches(world.found(data, shared=True), given(data)) if draft.key_id]
+    assert before.p_value is not None
+    assert 1e-300 < before.p_value <= 1e-9
+    assert beside.p_value == before.p_value
+    assert after.p_value == pytest.approx(2 * before.p_value, rel=1e-9, abs=0)
+
+
 def test_a_missing_fingerprint_costs_only_its_own_picture(world: World, pipeline: Pipeline) -> None:
     world.register("a.jpg", encoded(photo(1), "JPEG"))
     world.services.store.delete([info.key for info in world.services.store.list("pictures/") if info.key.endswith("fingerprint")])

@@ -16,6 +16,7 @@ from matcher.recent import Recent
 from matcher.spool import Spool
 from matcher.watermark.errors import RegistrationInvalid
 from matcher.watermark.registration import Registration
+from matcher.watermark.small import check_small
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ class Keyed:
         return known.registrations
 
     def _read(self, marks: Marks) -> list[Registration]:
-        small = self._checked(marks.small, bytes) if marks.small is not None else None
+        small = self._checked(marks.small, _readable) if marks.small is not None else None
         if len(marks.keys) == 1:
             found = [self._checked(marks.keys[0], Registration.from_bytes)]
         else:
@@ -81,6 +82,12 @@ class Keyed:
             unreadable.labels("registration").inc()
             log.error("registry.registration_unreadable", key=key, reason=str(error))
             return None
+
+
+def _readable(small: bytes) -> bytes:
+    """Raises RegistrationInvalid: whoever looked for a mark with it would fail, and take the other candidates of a picture along."""
+    check_small(small)
+    return small
 
 
 class _Entry(NamedTuple):

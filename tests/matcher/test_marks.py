@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import select
 
+from core.models import Picture
 from core.models import Registration as Row
 from core.repo import media
 from core.services import Services
@@ -71,7 +72,7 @@ def test_each_key_that_is_tried_counts_in_p(world: World) -> None:
     for number in range(1, 10):
         put(world, str(number), embed(photo(1), transactional=True)[1])
     put(world, "secret", embed(photo(1), secret="sesame", transactional=True)[1])
-    assert p_of(world, first, rgb) == pytest.approx(10 * alone)
+    assert p_of(world, first, rgb) == pytest.approx(10 * alone, rel=1e-9, abs=0)
 
 
 def p_of(world: World, mark: Registration, rgb: U8) -> float:
@@ -113,6 +114,19 @@ def test_registrations_are_read_once_and_the_small_picture_is_there_once(world: 
     registry = Registry(world.services)
     registry.catch_up(world.account.id, world.version())
     assert len(registry.registrations(picture)) == 21
+
+
+def test_a_small_picture_that_is_none_costs_no_other_candidate(world: World) -> None:
+    put(world, "mine", embed(photo(1))[1])
+    with world.services.database.read() as tx:
+        (small,) = tx.scalars(select(Picture.small_key)).all()
+    rgb, mark = embed(photo(1))
+    other = world.add_account("ben")
+    world.register("his", encoded(photo(1), "PNG"), watermark=mark, account=other)
+    world.services.store.put(str(small), b"no picture")
+    data = encoded(rgb, "JPEG", quality=70)
+    drafts = Pipeline(Registry(world.services)).matches(world.found(data, shared=True), given(data))
+    assert [draft.key_id for draft in drafts if draft.watermarked] == [mark.key_id]
 
 
 def registered(world: World) -> Sequence[Row]:

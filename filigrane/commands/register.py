@@ -25,6 +25,8 @@ from matcher.watermark.registration import Registration
 
 _SEALED: Final = ".lmk"
 _SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", _SEALED})
+_MARKED: Final = frozenset({".tif", ".tiff"})
+"""Of what is only registered with a mark."""
 
 
 def register(given: argparse.Namespace) -> int:
@@ -32,7 +34,7 @@ def register(given: argparse.Namespace) -> int:
         raise InvalidInput("--watermark needs --out, a folder for the marked copies", code="out_missing")
     if given.payload is not None and not (given.watermark and 0 <= given.payload <= MAX_PAYLOAD):
         raise InvalidInput(f"--payload is a number from 0 to {MAX_PAYLOAD}, and needs --watermark", code="payload_invalid")
-    files = list(pictures(given.paths))
+    files = list(pictures(given.paths, given.out if given.watermark else None))
     with calling(given) as caller:
         folder = "/".join(part for part in (caller.account.home, given.to.strip("/")) if part)
         done = []
@@ -47,8 +49,9 @@ def register(given: argparse.Namespace) -> int:
     return 0 if all("error" not in entry for entry in done) else 1
 
 
-def pictures(paths: list[Path]) -> Iterator[tuple[Path, str]]:
-    """(file, name in the media tree): a file under its name, a folder's files under theirs within it, without the folder's own.
+def pictures(paths: list[Path], out: Path | None = None) -> Iterator[tuple[Path, str]]:
+    """(file, name in the media tree): a file under its name, a folder's files under theirs within it, without the folder's own. Where
+    they are marked, `out` is the folder of the copies: what lies there within another folder was marked before.
 
     Raises InvalidInput: a path is not there, or a folder has no pictures.
     """
@@ -56,10 +59,16 @@ def pictures(paths: list[Path]) -> Iterator[tuple[Path, str]]:
         if path.is_file():
             yield path, path.name
             continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
+        found = sorted(file for file in path.rglob("*") if _is_meant(file, path, out))
         if not found:
             raise InvalidInput(f"{path}: {'no pictures in this folder' if path.is_dir() else 'no such file'}", code="file_unreadable")
         yield from ((file, file.relative_to(path).as_posix()) for file in found)
+
+
+def _is_meant(file: Path, folder: Path, out: Path | None) -> bool:
+    kinds = _SUFFIXES if out is None else _SUFFIXES | _MARKED
+    copied = out is not None and out.resolve() != folder.resolve() and file.resolve().is_relative_to(out.resolve())
+    return file.suffix.lower() in kinds and file.is_file() and not copied
 
 
 class Marking(NamedTuple):

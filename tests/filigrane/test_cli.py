@@ -351,6 +351,15 @@ def test_a_tiff_is_marked_and_registered(picture: Path, tmp_path: Path, capsys: 
     assert "this is image/tiff" in says(capsys, "register", str(scan), code=1)
 
 
+def test_a_folder_of_marked_copies_in_the_folder_of_the_pictures_is_left_out(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = picture.parent
+    with Image.open(picture) as image:
+        image.save(folder / "scan.tif")
+    arguments = ("register", str(folder), "--watermark", "--out", str(folder / "marked"))
+    for _ in range(2):
+        assert [done["path"] for done in says(capsys, *arguments)] == ["local/harbour.jpg", "local/scan.tif"]
+
+
 def test_no_picture_is_written_over_by_its_marked_copy(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = picture.read_bytes()
     assert main(["register", str(picture), "--watermark", "--out", str(picture.parent)]) == 1

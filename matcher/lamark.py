@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -113,8 +113,7 @@ def put_both(first: Path, one: bytes, second: Path, two: bytes) -> None:
     try:
         _write(drafts[0], first, one)
         _write(drafts[1], second, two)
-        with suppress(FileNotFoundError):
-            os.link(second, before)
+        _keep(second, before)
         drafts[1].replace(second)
         try:
             drafts[0].replace(first)
@@ -124,6 +123,16 @@ def put_both(first: Path, one: bytes, second: Path, two: bytes) -> None:
     finally:
         for path in (*drafts, before):
             path.unlink(missing_ok=True)
+
+
+def _keep(path: Path, name: Path) -> None:
+    """What is there also gets this name. Where files have one name only, as on most memory cards, it is copied."""
+    try:
+        os.link(path, name)
+    except FileNotFoundError:
+        return
+    except OSError:
+        shutil.copy2(path, name)
 
 
 def _restore(path: Path, before: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from matcher.decode import decode
+from matcher.lamark import put_both
 from matcher.pixels import pixel_hash
 from matcher.watermark.detect import detect
 from matcher.watermark.lmk import new_private_key, public_to_der, public_to_pem, unseal
@@ -153,6 +154,17 @@ def test_a_full_disk(folder: Path) -> None:
     assert (code, said) == (2, ["lamark: out.jpg: File too large"])
     assert _names(folder) == {"in.jpg", "key.der", "out.jpg"}
     assert (folder / "out.jpg").read_text() == "before"
+
+
+def test_files_are_replaced_where_there_are_no_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: Path, _target: Path) -> None:
+        raise (PermissionError if source.exists() else FileNotFoundError)(1, "not here")
+
+    monkeypatch.setattr(os, "link", link)
+    for said in (b"new", b"newer"):
+        put_both(folder / "out.jpg", said, folder / "r.lmk", said)
+        assert (folder / "out.jpg").read_bytes() == (folder / "r.lmk").read_bytes() == said
+    assert _names(folder) == {"in.jpg", "key.der", "out.jpg", "r.lmk"}
 
 
 def test_it_opens_no_socket(folder: Path) -> None:

@@ -1,11 +1,13 @@
-"""What benchmarks of several parts share: each part's JSON and table, and the table of goals."""
+"""What benchmarks of several parts share: their options, each part's JSON and table, and the table of goals."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -38,6 +40,33 @@ class Files(Protocol):
     def quick(self) -> bool: ...
     @property
     def stem(self) -> str: ...
+
+
+def parser(what: str, names: Iterable[str], cache: str) -> argparse.ArgumentParser:
+    """The options of all of them. `what`: the benchmark's own description; `names`: its parts'; `cache`: of its folder for kept results."""
+    options = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--photos", type=Path, help="pictures that are registered or marked, and attacked")
+    options.add_argument("--held-out", action="store_true", help="the part of the folders that nothing was tuned on")
+    options.add_argument("--only", action="append", choices=tuple(names), help="this part; may be given again")
+    options.add_argument(
+        "--quick", action="store_true", help="few attacks on few pictures, in minutes; its files go to a folder quick of --out"
+    )
+    options.add_argument("--dev", action="store_true", help="what attacks leave of filigrane's own, on the screen alone")
+    options.add_argument("--alone", action="store_true", help="without the peers")
+    options.add_argument("--attacks", type=lambda said: tuple(said.split(",")), help="some attacks, by name")
+    options.add_argument("--sample", type=int, default=0, help="attack so many of the pictures, evenly spread")
+    options.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / cache)
+    options.add_argument("--out", type=Path, default=Path("bench-out"))
+    options.add_argument("--plots", type=Path, help="folder for the plots; --out by default")
+    options.add_argument("--contrib", type=Path, default=Path(".venv/contrib"), help="folder with what is installed apart")
+    return options
+
+
+def attacks_of(given: Sequence[str] | None, otherwise: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+    """The attacks that were asked for, or the others. Ends the program where one is not known."""
+    if unknown := set(given or ()) - set(known):
+        raise SystemExit(f"no attack is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return tuple(given or otherwise)
 
 
 def goal_table(goals: Sequence[Goal], results: Results) -> list[str]:

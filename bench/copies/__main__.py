@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +23,7 @@ from bench.copies.attacks import ATTACKS
 from bench.copies.run import Run, spread_out
 from bench.copies.sets import Part, Sets, sets
 from bench.copies.work import tell
-from bench.parts import measure, summarise
+from bench.parts import attacks_of, measure, parser, summarise
 
 PARTS: Final[Mapping[str, ModuleType]] = {
     "recall": recall,
@@ -58,30 +57,14 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, help="pictures to register and attack")
-    parser.add_argument("--distractors", type=Path, help="pictures that show none of them")
-    parser.add_argument("--same-scene", type=Path, help="different photos of one scene; or folders with those of one scene each")
-    parser.add_argument("--held-out", action="store_true", help="the part of the folders that nothing was tuned on")
-    parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given again")
-    parser.add_argument(
-        "--quick", action="store_true", help="few attacks on few pictures, in minutes; its files go to a folder quick of --out"
-    )
-    parser.add_argument("--dev", action="store_true", help="filigrane's recall alone, on the screen alone")
-    parser.add_argument("--alone", action="store_true", help="recall without the peers")
-    parser.add_argument("--attacks", type=lambda said: tuple(said.split(",")), help="some attacks, by name")
-    parser.add_argument("--sample", type=int, default=0, help="attack so many of the registered pictures")
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "filigrane-bench-copies")
-    parser.add_argument("--out", type=Path, default=Path("bench-out"))
-    parser.add_argument("--plots", type=Path, help="folder for the plots; --out by default")
-    parser.add_argument("--contrib", type=Path, default=Path(".venv/contrib"), help="folder with opencv-contrib-python-headless")
-    return parser
+    options = parser(__doc__ or "", PARTS, "filigrane-bench-copies")
+    options.add_argument("--distractors", type=Path, help="pictures that show none of them")
+    options.add_argument("--same-scene", type=Path, help="different photos of one scene; or folders with those of one scene each")
+    return options
 
 
 def _run(options: argparse.Namespace) -> Run:
-    attacks = options.attacks or (_QUICK if options.quick else tuple(ATTACKS))
-    if unknown := set(attacks) - set(ATTACKS):
-        raise SystemExit(f"no attack is called {', '.join(sorted(unknown))}; there are {', '.join(ATTACKS)}")
+    attacks = attacks_of(options.attacks, _QUICK if options.quick else tuple(ATTACKS), ATTACKS)
     part: Part = "held out" if options.held_out else "dev"
     found = sets(options.photos, options.distractors, part)
     if options.quick:

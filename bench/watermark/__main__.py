@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +25,9 @@ from bench.copies.run import spread_out
 from bench.copies.sets import Part, sets
 from bench.copies.work import tell
 from bench.pages import fill
-from bench.parts import goal_table, measure, results, summarise
+from bench.parts import attacks_of, goal_table, measure, parser, results, summarise
 from bench.watermark import alarms, comparison, costs, dev, goals, payload, robustness, security, seen
+from bench.watermark.attacks import EXTREMES
 from bench.watermark.run import Run
 
 PARTS: Final[Mapping[str, ModuleType]] = {
@@ -78,30 +78,14 @@ def _document(run: Run, docs: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, help="pictures to mark and attack")
-    parser.add_argument("--held-out", action="store_true", help="the part of the folder that nothing was tuned on")
-    parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given again")
-    parser.add_argument(
-        "--quick", action="store_true", help="few attacks on few pictures, in minutes; its files go to a folder quick of --out"
-    )
-    parser.add_argument("--docs", type=Path, help="measure nothing; what was measured goes into the pages and plots of this folder")
-    parser.add_argument("--dev", action="store_true", help="what each attack leaves, on the screen alone")
-    parser.add_argument("--alone", action="store_true", help="without the peers")
-    parser.add_argument("--attacks", type=lambda said: tuple(said.split(",")), help="some attacks, by name")
-    parser.add_argument("--sample", type=int, default=0, help="mark so many of the pictures, evenly spread")
-    parser.add_argument("--payload", type=int, help="with --dev: a number that the marks carry")
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "filigrane-bench-watermark")
-    parser.add_argument("--out", type=Path, default=Path("bench-out"))
-    parser.add_argument("--plots", type=Path, help="folder for the plots; --out by default")
-    parser.add_argument("--contrib", type=Path, default=Path(".venv/contrib"), help="folder with the peers")
-    return parser
+    options = parser(__doc__ or "", PARTS, "filigrane-bench-watermark")
+    options.add_argument("--docs", type=Path, help="measure nothing; what was measured goes into the pages and plots of this folder")
+    options.add_argument("--payload", type=int, help="with --dev: a number that the marks carry")
+    return options
 
 
 def _run(options: argparse.Namespace) -> Run:
-    attacks = options.attacks or ((*_QUICK, "crop_5", "thumbnail_100px") if options.quick else tuple(dev.SUITE))
-    if unknown := set(attacks) - set(dev.SUITE):
-        raise SystemExit(f"no attack is called {', '.join(sorted(unknown))}; there are {', '.join(dev.SUITE)}")
+    attacks = attacks_of(options.attacks, (*_QUICK, *EXTREMES) if options.quick else tuple(dev.SUITE), dev.SUITE)
     part: Part = "held out" if options.held_out else "dev"
     out = options.out / "quick" if options.quick else options.out
     return Run(

@@ -25,8 +25,8 @@ class WatermarkError(Exception):
 
 
 class RegistrationInvalid(WatermarkError, ValueError):
-    """Codes: not_a_registration, registration_too_new, registration_damaged, registration_of_another_key, and, where one is to lend its
-    small picture to another, registration_of_another_picture."""
+    """Codes: not_a_registration, registration_too_new, registration_damaged, registration_of_another_key; where one is to lend its
+    small picture to another, registration_of_another_picture; where one has none, original_required."""
 
     default_code = "registration_damaged"
 

@@ -72,7 +72,7 @@ def is_sealed(data: bytes) -> bool:
 
 def fingerprint(public_key: RSAPublicKey) -> bytes:
     """The first 8 bytes of the SHA-256 of the key's SubjectPublicKeyInfo in DER: what an LMK says of whom it is for."""
-    return hashlib.sha256(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()[:_FINGERPRINT_BYTES]
+    return hashlib.sha256(public_to_der(public_key)).digest()[:_FINGERPRINT_BYTES]
 
 
 def new_private_key() -> RSAPrivateKey:

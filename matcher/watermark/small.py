@@ -42,6 +42,8 @@ def small_picture(rgb: U8) -> bytes:
 
 def check_small(data: bytes) -> None:
     """Of a small picture, which anybody may have made: whether it is a JPEG that is read at no great cost. Raises RegistrationInvalid."""
+    if not data:
+        raise RegistrationInvalid("a transactional registration takes the small picture of a full one", code="original_required")
     try:
         with opened(data, ["JPEG"]) as image:
             side = max(image.size)

@@ -12,6 +12,7 @@ from matcher.pixels import U8, gray
 from matcher.watermark.align import align
 from matcher.watermark.detect import MAX_P, detect, detect_all, statistic, terms
 from matcher.watermark.embed import MIN_SIDE, add, draw, embed, stripes
+from matcher.watermark.errors import RegistrationInvalid
 from matcher.watermark.keys import KEY_BYTES, band, coefficients, grid, new_key, pattern
 from matcher.watermark.masking import MIN_PSNR
 from matcher.watermark.payload import signs
@@ -125,6 +126,9 @@ def test_a_transactional_registration_is_the_same_without_the_small_picture() ->
     marked, registration = embed(rgb, key=_KEY, transactional=True)
     assert np.array_equal(marked, _MARKED)
     assert registration.with_original(_REGISTRATION) == _REGISTRATION
+    with pytest.raises(RegistrationInvalid, match="full one") as caught:
+        detect(marked, registration)
+    assert caught.value.code == "original_required"
 
 
 @pytest.mark.parametrize("size", [(1500, 700), (700, 1500), (300, 200)])

@@ -27,6 +27,7 @@ from matcher.pixels import F64, U8, scaling
 from matcher.recent import Recent
 from matcher.registry import Registry
 from matcher.watermark.detect import Detection, detect_all
+from matcher.watermark.query import Query
 from matcher.watermark.registration import Registration
 
 CRAWL_MODEL: Final[Model] = "affine"
@@ -136,7 +137,8 @@ class Pipeline:
         """
         shards = self.shard.of
         marked = [(c, _to_try(self._registry.registrations(c.id))) for c in candidates]
-        keys, pixels = Counter(c.group for c, registrations in marked for _ in registrations), cache(pixels)
+        keys = Counter(c.group for c, registrations in marked for _ in registrations)
+        marks = cache(lambda: Query.of(pixels(), query))
         for candidate, registrations in marked:
             try:
                 print_ = self._registry.fingerprint(candidate.id)
@@ -144,7 +146,7 @@ class Pipeline:
                 continue
             with stage_seconds.labels("judge").time():
                 verdict = judge(print_, query, model, max(1, shards * self._registry.size(candidate.group)))
-            detections = _detect(pixels(), query, registrations, shards * keys[candidate.group]) if registrations else []
+            detections = _detect(marks(), query, verdict, registrations, shards * keys[candidate.group]) if registrations else []
             yield from finds_of(candidate, verdict, registrations, detections)
 
 
@@ -176,13 +178,14 @@ def finds_of(
         yield Find(account, picture, "", verdict, None, bool(detected))
 
 
-def _detect(rgb: U8, print_: Fingerprint, registrations: Sequence[Registration], tried: int) -> list[Detection]:
+def _detect(
+    query: Query, print_: Fingerprint, verdict: Verdict | None, registrations: Sequence[Registration], tried: int
+) -> list[Detection]:
     """Detections with their transform in pixels of the original, not of what was decoded of it."""
-    height, width = rgb.shape[:2]
-    seen = replace(print_, width=width, height=height)
-    grown = scaling((width, height), (print_.width, print_.height))
+    grown = scaling(query.size, (print_.width, print_.height))
+    seen = np.linalg.inv(grown) @ verdict.transform if verdict is not None and verdict.name == "copy" else None
     with stage_seconds.labels("detect").time():
-        detections = detect_all(rgb, registrations, tried=tried, print_=seen)
+        detections = detect_all(query, registrations, tried=tried, seen=seen)
     return [replace(d, transform=_unit(grown @ d.transform)) if d.transform is not None else d for d in detections]
 
 

@@ -32,6 +32,7 @@ from matcher.watermark.align import align
 from matcher.watermark.detect import MAX_P, detect_all
 from matcher.watermark.embed import embed
 from matcher.watermark.keys import grid
+from matcher.watermark.query import Query
 from matcher.watermark.residual import spectrum
 
 THRESHOLDS: Final = (0.5, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -106,8 +107,7 @@ def _spectrum(query: _Query) -> F32 | None:
     marked, registration = embed(rgb, key=key_of(f"another of {query.picture.name}"))
     attacked = ATTACKS[_ATTACKS[query.number % len(_ATTACKS)]](marked if query.marked else rgb, query.picture.name)
     aligned = align(gray(attacked), registration)
-    size = attacked.shape[1], attacked.shape[0]
-    return unit(spectrum(aligned, registration, size)) if aligned is not None else None
+    return unit(spectrum(aligned)) if aligned is not None else None
 
 
 def _shaped(rgb: U8) -> U8:
@@ -142,7 +142,7 @@ def _alarms(query: _Query, keys: int) -> tuple[bool, float]:
     marked, registration = embed(rgb, key=key_of(f"another of {name}"))
     attacked = ATTACKS[_ATTACKS[query.number // 2 % len(_ATTACKS)]](marked if query.marked else rgb, name)
     wrong = [replace(registration, key=key_of(f"wrong {n} of {name}"), payload=bool(n % 2)) for n in range(keys)]
-    found = detect_all(attacked, wrong)
+    found = detect_all(Query.of(attacked), wrong)
     return found[0].transform is not None, min(detection.p_value for detection in found)
 
 

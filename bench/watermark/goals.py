@@ -60,7 +60,7 @@ GOALS: Final = (
     Goal("embed, s per MP of 12 MP", "<= .02", lambda r: _embed(r, "array"), lambda v: v <= 0.02),
     Goal("embed with JPEG in and out, s per MP of 12 MP", "<= .05", lambda r: _embed(r, "jpeg"), lambda v: v <= 0.05),
     Goal("detect, s for each query", "<= .15", lambda r: _detect(r, "query"), lambda v: v <= 0.15),
-    Goal("detect, s for each further candidate", "<= .03", lambda r: _detect(r, "alike"), lambda v: v <= 0.03),
+    Goal("detect, s for each further candidate", "<= .03", lambda r: max(_detect(r, "alike"), _detect(r, "other")), lambda v: v <= 0.03),
     Goal("detect, s for each further key", "<= .005", lambda r: _detect(r, "key"), lambda v: v <= 0.005),
     Goal("LMK file, bytes at most", "<= 45,000", lambda r: r["costs"]["registration"]["most"], lambda v: v <= 45_000),
     Goal("transactional LMK file, bytes at most", "<= 512", lambda r: r["costs"]["transactional"]["most"], lambda v: v <= 512),

@@ -1,6 +1,6 @@
-"""Laying a query over the registered picture, on the canonical grid: features first, then a fine step on the pixels.
+"""Laying a query over the registered picture, on the canonical grid: rough starts first, then a fine step on the pixels.
 
-Nothing here sees a key, so whatever it chooses costs the p-value nothing.
+Nothing here sees a key. That several places are offered has to be counted by who tries a key at each (`matcher.watermark.detect`).
 """
 
 from __future__ import annotations
@@ -8,212 +8,172 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
-from math import log
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
-from matcher.copies.correspondences import correspond
-from matcher.copies.features import Fingerprint, fingerprint_gray, to_small
-from matcher.copies.geometry import Model, agree
 from matcher.pixels import F32, F64, U8, flip, scaling
-from matcher.watermark.pyramid import Pyramid
+from matcher.watermark.keys import halved
+from matcher.watermark.pyramid import soft
+from matcher.watermark.query import Query
 from matcher.watermark.refine import Settled, Sides, corners_move
 from matcher.watermark.registration import Registration
-from matcher.watermark.small import Reference, reference, with_finer_features
-from matcher.watermark.sweep import places
+from matcher.watermark.small import Reference, reference
+from matcher.watermark.starts import Start, ways
 
-_MODELS: Final[tuple[Model, ...]] = ("scale", "affine")
-"""A slant is left to the fine step."""
-_TESTS: Final = 2 * len(_MODELS)
-_MIN_SCORE: Final = -2.0
-"""Of a start that is tried: whether the picture is there is decided by its pixels."""
 _COARSE: Final = (96,)
 _FINE: Final = (192, 384)
-_CLEAR: Final = (8, 0.85, 0.85)
-_SURE: Final = (80, 0.95, 0.9)
-_LIKELY: Final = (120, 0.6, 0.95)
 _WORTH: Final = (3, 0.4, 0.4)
-"""How many blocks with detail have to agree, which share of them, and how well: to look closer at once, and to look no further then; to
-leave it at the best of one way of looking; to look closer at all."""
+"""To look closer: how many blocks with detail have to agree, which share of them, and how well."""
+_CLEAR: Final = (8, 0.85, 0.85)
+"""To look closer at once."""
+_SURE: Final = (80, 0.95, 0.9)
+"""To leave no doubt."""
+_LIKELY: Final = (120, 0.6, 0.95)
+"""To be content with the best of one way of looking."""
 _LEAST: Final = (6, 0.8, 0.85)
 _ENOUGH: Final = 300.0
-"""To be the picture at all, the same or so much evidence: of 360 looks at other pictures one had more than 270."""
+"""To be the picture at all: so many blocks, or so much evidence. Of 360 looks at other pictures one had more than 270."""
 _BEST: Final = 3
+_LAST: Final = 8
+"""So many different places are settled finely after one way of looking, and after a thorough look in all of them."""
 _SAME_PLACE: Final = 0.02
-_SAME_SHAPE: Final = 0.02
-_PLACES: Final = 3
-_TURNS: Final = [float(turn) for turn in np.deg2rad([-20, -16, -12, -8, -4, 4, 8, 12, 16, 20])]
-_ZOOMS: Final = 1.06 ** np.arange(-10, 24)
-_MIN_SEEN: Final = 2_000
+_CHEAP_WAYS: Final = 2
+"""Of looking. Where one of them leaves no doubt, only these are asked for other places, too: textures repeat."""
+_MIN_SEEN: Final = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aligned:
-    """`query`: luma of the query on the registered picture's grid (float32, H x W); `original`: the small picture there; `mask`: 1 where
-    the query shows it; `transform`: 3 x 3, registered -> query, in pixels of the registered original and of the query as given."""
+    """A query laid over a registered picture, on the picture's canonical grid with half its pixels each way, which show the whole band.
 
+    `known`: the registered picture; `query`: luma of the query there (float32, H x W); `original`: the small picture, as soft as the query;
+    `mask`: 1 where the query shows it; `transform`: 3 x 3, registered -> query, in pixels of the registered original and of the query as
+    given; `query_size`: its (width, height); `agrees`: whether the pixels say that this is the place.
+    """
+
+    known: Reference
     query: F32
     original: F32
     mask: F32
     transform: F64
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of the grid."""
-        return self.mask.shape[1], self.mask.shape[0]
+    query_size: tuple[int, int]
+    agrees: bool
 
 
-class Query:
-    """A query (H x W luma), and what is made of it where that is asked for."""
+class _Try:
+    """A start, and where it settles."""
 
-    def __init__(self, image: U8) -> None:
-        self.size = (image.shape[1], image.shape[0])
-        self._image = image
-        self._forms: dict[bool, Pyramid] = {}
-
-    def form(self, flipped: bool) -> Pyramid:
-        """The query, or its mirror."""
-        if flipped not in self._forms:
-            self._forms[flipped] = Pyramid.of(np.ascontiguousarray(self._image[:, ::-1]) if flipped else self._image)
-        return self._forms[flipped]
+    def __init__(self, known: Reference, image: Query, start: Start) -> None:
+        self.flipped = start.flipped
+        self.sides = Sides(known.pyramid, image.form(start.flipped), known.size, known.grid)
+        self._start = start
 
     @cached_property
-    def fingerprint(self) -> Fingerprint:
-        return fingerprint_gray(self._image)
+    def coarse(self) -> Settled:
+        return self.sides.settled(self._start.transform, _COARSE)
+
+    @cached_property
+    def fine(self) -> Settled:
+        return self.sides.settled(self.coarse.transform, _FINE)
+
+    def at_once(self) -> _Place | None:
+        """Where a few fine steps leave no doubt."""
+        near = self.sides.settled_soon(self._start.transform, _FINE[-1:]) if self._start.near else None
+        if near is not None and near.passes(_SURE):
+            return _Place(self, near)
+        settled = self.sides.settled_soon(self.coarse.transform, _FINE) if self.coarse.passes(_CLEAR) else None
+        return _Place(self, settled) if settled is not None and settled.passes(_SURE) else None
 
 
-class _Start(NamedTuple):
-    """`transform`: 3 x 3, grid -> query, or its mirror where `flipped`."""
-
-    transform: F64
-    flipped: bool
-
-
-class _Found(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    tried: _Try
     settled: Settled
-    flipped: bool
 
     @property
-    def start(self) -> _Start:
-        return _Start(self.settled.transform, self.flipped)
+    def agrees(self) -> bool:
+        return self.settled.passes(_LEAST) or self.settled.agreement.evidence >= _ENOUGH
 
-    @property
-    def evidence(self) -> float:
-        return self.settled.agreement.evidence
-
-    def passes(self, least: tuple[float, float, float]) -> bool:
-        agreement = self.settled.agreement
-        return agreement.blocks >= least[0] and agreement.share >= least[1] and agreement.median >= least[2]
+    def is_near(self, other: _Place, size: tuple[int, int]) -> bool:
+        """Whether both put the corners of a query of that size at much the same places."""
+        step = self.settled.transform @ np.linalg.inv(other.settled.transform)
+        return self.tried.flipped == other.tried.flipped and corners_move(step, size) < _SAME_PLACE * max(size)
 
 
-def align(query: U8, registration: Registration, print_: Fingerprint | None = None, *, thorough: bool = False) -> Aligned | None:
-    """The query (H x W luma) over the registered picture; None where it shows another picture.
+def align(query: U8, registration: Registration, *, thorough: bool = False) -> Aligned | None:
+    """The query (H x W luma) over the registered picture; None where it shows another picture. Raises RegistrationInvalid."""
+    return next((place for place in places(Query(query), registration, thorough=thorough) if place.agrees), None)
 
-    `print_` is the query's fingerprint, in pixels of `query`, where it is there already. Raises RegistrationInvalid.
+
+def places(image: Query, registration: Registration, seen: F64 | None = None, *, thorough: bool = False) -> Iterator[Aligned]:
+    """Where the query may show the picture, the likeliest first. Each is looked for when it is asked for.
+
+    `seen`: 3 x 3, registered -> query, where it was seen already; `thorough`: whatever it costs, and places where nothing agrees come last.
+    Raises RegistrationInvalid.
     """
-    known, image = reference(registration), Query(query)
-    found = _locate(known, image, print_, thorough)
-    if found is None:
-        return None
-    transform = _sides(known, image, found.flipped).simplest(found.settled.transform, _FINE[-1])
-    return lay(known, image, transform, found.flipped)
+    known = reference(registration)
+    for place in _located(known, image, seen, thorough):
+        aligned = lay(known, image, place.tried.sides.simplest(place.settled), place.tried.flipped, agrees=place.agrees)
+        if aligned is not None:
+            yield aligned
 
 
-def _locate(known: Reference, image: Query, print_: Fingerprint | None, thorough: bool) -> _Found | None:
-    """The start that the pixels agree with best once it is settled; costlier ways are only tried where those before lead nowhere."""
-    tried: list[_Found] = []
-    for starts in _ways(known, image, print_, thorough):
+def _located(known: Reference, image: Query, seen: F64 | None, thorough: bool) -> Iterator[_Place]:
+    """No place twice."""
+    told: list[_Place] = []
+    for place in _in_order(known, image, seen, thorough):
+        if not any(place.is_near(one, image.size) for one in told):
+            told.append(place)
+            yield place
+
+
+def _in_order(known: Reference, image: Query, seen: F64 | None, thorough: bool) -> Iterator[_Place]:
+    """Costlier ways are only tried where those before lead nowhere, or nobody is content with where they lead."""
+    tried, sure = [], False
+    for way, starts in enumerate(ways(known, image, seen, thorough=thorough)):
+        if way == _CHEAP_WAYS and sure:
+            break
         for start in starts:
-            coarse = _settled(known, image, start, _COARSE)
-            tried.append(coarse)
-            if coarse.passes(_CLEAR):
-                fine = _settled(known, image, coarse.start, _FINE)
-                if fine.passes(_SURE):
-                    return fine
-        best = _best(known, image, tried)
-        if best is not None and best.passes(_LIKELY):
-            return best
-    return best if best is not None and (best.passes(_LEAST) or best.evidence >= _ENOUGH) else None
+            tried.append(_Try(known, image, start))
+            if place := tried[-1].at_once():
+                yield place
+                sure = True
+                if not thorough:
+                    return
+        best = next(iter(_best(tried, image.size)), None)
+        if best is not None and best.agrees:
+            yield best
+            if not thorough and (best.settled.passes(_LIKELY) or best.settled.passes(_SURE)):
+                return
+    if thorough:
+        yield from _best(tried, image.size, _LAST)
 
 
-def _best(known: Reference, image: Query, tried: Sequence[_Found]) -> _Found | None:
-    """The best of the best few, settled finely."""
-    worth = sorted((each for each in tried if each.passes(_WORTH)), key=lambda found: -found.evidence)
-    settled = [_settled(known, image, each.start, _FINE) for each in _different(worth, image.size)]
-    return max(settled, key=lambda found: found.evidence, default=None)
+def _best(tried: Sequence[_Try], size: tuple[int, int], count: int = _BEST) -> list[_Place]:
+    """The best few, settled finely, by what the pixels say."""
+    worth = sorted((each for each in tried if each.coarse.passes(_WORTH)), key=lambda each: -each.coarse.agreement.likely)
+    few = _different((_Place(each, each.coarse) for each in worth), size, count)
+    return sorted((_Place(each.tried, each.tried.fine) for each in few), key=lambda place: -place.settled.agreement.likely)
 
 
-def _different(found: Sequence[_Found], size: tuple[int, int]) -> list[_Found]:
-    """The first few that do not lie where one before lies."""
-    kept: list[_Found] = []
+def _different(found: Iterable[_Place], size: tuple[int, int], count: int) -> list[_Place]:
+    """The first `count` that do not lie where one before lies."""
+    kept: list[_Place] = []
     for each in found:
-        if len(kept) < _BEST and not any(each.flipped == one.flipped and _near(each.settled, one.settled, size) for one in kept):
+        if len(kept) < count and not any(each.is_near(one, size) for one in kept):
             kept.append(each)
     return kept
 
 
-def _near(a: Settled, b: Settled, size: tuple[int, int]) -> bool:
-    """Whether two transforms (grid -> query of that size) put the corners of the query at much the same places."""
-    step = a.transform @ np.linalg.inv(b.transform)
-    return corners_move(step, size) < _SAME_PLACE * max(size)
-
-
-def _sides(known: Reference, image: Query, flipped: bool) -> Sides:
-    return Sides(known.pyramid, image.form(flipped), known.size, known.grid)
-
-
-def _settled(known: Reference, image: Query, start: _Start, sides: tuple[int, ...]) -> _Found:
-    return _Found(_sides(known, image, start.flipped).settled(start.transform, sides), start.flipped)
-
-
-def _ways(known: Reference, image: Query, print_: Fingerprint | None, thorough: bool) -> Iterator[Iterator[_Start]]:
-    """What may be, the likeliest first and the costliest last."""
-    yield chain(_whole(known, image), _by_features(known, known.fingerprint, image, print_))
-    native = known.pyramid.size[0] / known.size[0]
-    yield _swept(known, image, [native])
-    yield _swept(known, image, native * _ZOOMS, level=2)
-    yield _by_features(known, with_finer_features(known), image, print_)
-    if thorough:
-        yield _swept(known, image, native * _ZOOMS, level=1)
-        yield _swept(known, image, [native], _TURNS, level=1)
-
-
-def _whole(known: Reference, image: Query) -> Iterator[_Start]:
-    """The whole picture at another size."""
-    (width, height), (w, h) = known.size, image.size
-    if abs(log(width * h / (height * w))) < _SAME_SHAPE + 0.5 / min(image.size):
-        for flipped in (False, True):
-            yield _Start(scaling(known.grid, image.size), flipped)
-
-
-def _by_features(known: Reference, registered: Fingerprint, image: Query, print_: Fingerprint | None) -> Iterator[_Start]:
-    seen = print_ or image.fingerprint
-    to_query = np.linalg.inv(scaling((seen.width, seen.height), seen.small))
-    to_registered = to_small(registered) @ scaling(known.grid, (registered.width, registered.height))
-    for flipped, pairs in enumerate(correspond(registered, seen)):
-        for model in _MODELS:
-            geometry = agree(pairs, registered.small, seen.small, model, _TESTS, _MIN_SCORE)
-            if geometry is not None:
-                yield _Start(to_query @ geometry.transform @ to_registered, bool(flipped))
-
-
-def _swept(known: Reference, image: Query, zooms: Iterable[float], turns: Sequence[float] = (0.0,), level: int = 0) -> Iterator[_Start]:
-    """A part of the picture, in pixels of the small picture for one of the query."""
-    to_small = scaling(known.grid, known.pyramid.size)
-    found = [(place, flipped) for flipped in (False, True) for place in places(known.pyramid, image.form(flipped), zooms, turns, level)]
-    for place, flipped in sorted(found, key=lambda each: -each[0].clear)[:_PLACES]:
-        yield _Start(place.transform @ to_small, flipped)
-
-
-def lay(known: Reference, image: Query, transform: F64, flipped: bool) -> Aligned | None:
+def lay(known: Reference, image: Query, transform: F64, flipped: bool, *, agrees: bool = False) -> Aligned | None:
     """The query, or its mirror, on the grid; `transform`: 3 x 3, grid -> query. None where nearly nothing is seen."""
-    seen = image.form(flipped)
-    mask = seen.shown(transform, known.grid)
+    seen, size = image.form(flipped), halved(known.grid)
+    there = transform @ scaling(size, known.grid)
+    mask = seen.shown(there, size)
     if mask.sum() < _MIN_SEEN:
         return None
-    original = known.pyramid.warp(scaling(known.grid, known.pyramid.size), known.grid)
+    original = soft(known.half) if seen.softened(there, size) else known.half
     placed = transform @ scaling(known.size, known.grid)
     back = flip(image.size[0]) @ placed if flipped else placed
-    return Aligned(seen.warp(transform, known.grid), original, mask, back / back[2, 2])
+    return Aligned(known, seen.warp(there, size), original, mask, back / back[2, 2], image.size, agrees)

@@ -1,32 +1,35 @@
 """Detection: the registered picture is taken out of the aligned query, and what is left is correlated with the key's pattern.
 
 The key's coefficients are independent N(0, 1). For any query that does not know the key the statistic is therefore exactly N(0, 1),
-whatever the query looks like and however it was weighted, as long as no weight depends on the key. Every key and every payload that is
-tried on a picture counts as a hypothesis (Bonferroni), and so does every place where one mark is looked for (`matcher.watermark.sync`).
-docs/watermark-statistics.md derives this.
+whatever the query looks like and however it was weighted, as long as no weight depends on the key. Every key, sign and payload that is
+tried on a picture counts as a hypothesis (Bonferroni), and so does every place where one mark is looked for. docs/watermark-statistics.md
+derives this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from matcher.copies.features import Fingerprint
-from matcher.pixels import F64, U8, check_rgb, gray
-from matcher.watermark.align import Aligned, Query, align, lay
+from matcher.pixels import F64, U8
+from matcher.watermark.align import Aligned, lay, places
 from matcher.watermark.keys import C64, coefficients, pattern, secret_key
-from matcher.watermark.payload import MAX_PAYLOAD, find
+from matcher.watermark.payload import MAX_PAYLOAD, find, parts_of
+from matcher.watermark.query import Query
 from matcher.watermark.registration import Registration
 from matcher.watermark.residual import spectrum
 from matcher.watermark.significance import p_value
 from matcher.watermark.small import reference
-from matcher.watermark.sync import FIRST, SHARE, SHIFTS, best_shift, search
+from matcher.watermark.sync import SHARE, SHIFTS, best_shift, search
 
 MAX_P: Final = 1e-9
 _MAX_DOUBT: Final = 1e-9
+_SIGNS: Final = 2
+SHARES: Final = (0.9, 0.03, 0.03, 0.02, 0.02 - SHARE)
+"""Of all chances, for the places where the picture may lie in turn; the search by the mark itself has the rest."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,11 +56,24 @@ def detect(rgb: U8, registration: Registration, *, secret: str | None = None, pa
         raise ValueError(f"a payload is a number from 0 to {MAX_PAYLOAD}")
     key = secret_key(registration.key, secret) if registration.secret and secret else registration.key
     known = bool(secret) or not registration.secret
-    first = _detect(rgb, [(registration, key if known else None)], FIRST, payload_max, None, thorough=True)[0]
+    query = Query.of(rgb)
+    first = _detect(query, [(registration, key if known else None)], 1, payload_max, thorough=True)[0]
     if first.marked or not known or registration.payload:
         return first
-    second = _by_its_mark(Query(gray(rgb)), registration, key)
+    second = _by_its_mark(query, registration, key)
     return second if second is not None and second.marked else first
+
+
+def detect_all(
+    query: Query, registrations: Sequence[Registration], *, tried: int | None = None, seen: F64 | None = None
+) -> list[Detection]:
+    """One detection per registration.
+
+    `tried` is how many keys are tried on this picture in all, where that is more than these. `seen`: 3 x 3, registered -> query, where the
+    registered picture, one for all, was seen already. A mark that takes a secret is not found here, and is no try.
+    """
+    keyed = [(registration, None if registration.secret else registration.key) for registration in registrations]
+    return _detect(query, keyed, max(tried or 0, sum(key is not None for _, key in keyed)), None, seen=seen)
 
 
 def _by_its_mark(query: Query, registration: Registration, key: bytes) -> Detection | None:
@@ -65,65 +81,81 @@ def _by_its_mark(query: Query, registration: Registration, key: bytes) -> Detect
     known = reference(registration)
     drawn = coefficients(key, known.grid)
     found = search(pattern(drawn, known.grid), known.size, (query.form(False), query.form(True)))
-    aligned = None if found is None else lay(known, query, found.transform, found.flipped)
-    if found is None or aligned is None:
+    if found is None:
         return None
-    z = best_shift(spectrum(aligned, registration, query.size), drawn, known.grid)
-    p = p_value(z, found.among * SHIFTS / SHARE)
+    aligned = lay(known, query, found.transform, found.flipped)
+    if aligned is None:
+        return None
+    p = p_value(best_shift(spectrum(aligned), drawn, known.grid), found.among * SHIFTS / SHARE)
     return Detection(p <= MAX_P, p, None, aligned.transform)
 
 
-def detect_all(
-    rgb: U8, registrations: Sequence[Registration], *, tried: int | None = None, print_: Fingerprint | None = None
-) -> list[Detection]:
-    """One detection per registration. `tried` is how many keys are tried on this picture in all, where that is more than these. A mark that
-    takes a secret is not found here, and is no try."""
-    keyed = [(registration, None if registration.secret else registration.key) for registration in registrations]
-    return _detect(rgb, keyed, max(tried or 0, sum(key is not None for _, key in keyed)), None, print_)
-
-
 def _detect(
-    rgb: U8,
+    query: Query,
     keyed: Sequence[tuple[Registration, bytes | None]],
-    keys: float,
+    keys: int,
     payload_max: int | None,
-    print_: Fingerprint | None,
     *,
+    seen: F64 | None = None,
     thorough: bool = False,
 ) -> list[Detection]:
-    """Each registration with the key of its pattern, None where that is not known. One picture is aligned once for all its keys."""
-    check_rgb(rgb)
-    luma = gray(rgb)
-    aligned: dict[tuple[bytes, int, int, int], tuple[Aligned, C64] | None] = {}
-    out = []
-    for registration, key in keyed:
-        picture = (registration.small, registration.width, registration.height, registration.scheme)
-        if picture not in aligned:
-            aligned[picture] = _prepare(luma, registration, print_, thorough)
-        out.append(_score(aligned[picture], registration, key, keys, payload_max))
-    return out
+    """Each registration with the key of its pattern, None where that is not known."""
+    pictures: dict[tuple[bytes, int, int, int], list[int]] = {}
+    for number, (registration, _) in enumerate(keyed):
+        picture = registration.small, registration.width, registration.height, registration.scheme
+        pictures.setdefault(picture, []).append(number)
+    found: dict[int, Detection] = {}
+    for numbers in pictures.values():
+        of_one = _of_one_picture(query, [keyed[number] for number in numbers], keys, payload_max, seen, thorough)
+        found |= dict(zip(numbers, of_one, strict=True))
+    return [found[number] for number in range(len(keyed))]
 
 
-def _prepare(luma: U8, registration: Registration, print_: Fingerprint | None, thorough: bool) -> tuple[Aligned, C64] | None:
-    found = align(luma, registration, print_, thorough=thorough)
-    return (found, spectrum(found, registration, (luma.shape[1], luma.shape[0]))) if found is not None else None
+def _of_one_picture(
+    query: Query,
+    keyed: Sequence[tuple[Registration, bytes | None]],
+    keys: int,
+    payload_max: int | None,
+    seen: F64 | None,
+    thorough: bool,
+) -> list[Detection]:
+    """It is aligned once for all its keys, at another place only where none of them is found at those before."""
+    best = [Detection(False, 1.0, None, None) for _ in keyed]
+    for share, place in zip(SHARES, places(query, keyed[0][0], seen, thorough=thorough), strict=False):
+        if place.agrees:
+            best = [replace(one, transform=place.transform) if one.transform is None else one for one in best]
+        if all(key is None for _, key in keyed):
+            break
+        observed = spectrum(place)
+        for number, (registration, key) in enumerate(keyed):
+            if key is not None:
+                best[number] = _surer(best[number], _score(place, observed, registration, key, keys, share, payload_max))
+        if any(one.marked and (one.payload is not None or not r.payload) for one, (r, _) in zip(best, keyed, strict=True)):
+            break
+    return best
+
+
+def _surer(one: Detection, other: Detection) -> Detection:
+    """Of one key at two places. Where neither is marked, the first tells where the picture is."""
+    if other.marked:
+        return max(one, other, key=lambda each: (each.payload is not None, each.marked, -each.p_value))
+    return replace(one, p_value=min(one.p_value, other.p_value))
 
 
 def _score(
-    prepared: tuple[Aligned, C64] | None, registration: Registration, key: bytes | None, keys: float, payload_max: int | None
+    place: Aligned, observed: C64, registration: Registration, key: bytes, keys: int, share: float, payload_max: int | None
 ) -> Detection:
-    if prepared is None or key is None:
-        return Detection(False, 1.0, None, None if prepared is None else prepared[0].transform)
-    aligned, observed = prepared
-    each = terms(observed, key, aligned.size)
+    """`share`: of all chances."""
+    each = terms(observed, key, place.known.grid)
     if not registration.payload:
-        p = p_value(float(each.sum()), keys)
-        return Detection(p <= MAX_P, p, None, aligned.transform)
+        # a mark that was guessed and taken off more than once is as clearly there, upside down
+        p = p_value(abs(float(each.sum())), _SIGNS * keys / share)
+        return Detection(p <= MAX_P, p, None, place.transform)
     largest = MAX_PAYLOAD if payload_max is None else payload_max
-    found = find(each, key, largest)
-    p = p_value(found.statistic, keys * (largest + 1))
-    sure = p <= MAX_P and found.doubt <= _MAX_DOUBT
-    return Detection(p <= MAX_P, p, found.payload if sure else None, aligned.transform)
+    found = find(each, key, largest, parts_of(registration.scheme))
+    p = p_value(found.statistic, keys * (largest + 1) / share)
+    sure = p <= MAX_P and found.doubt <= _MAX_DOUBT * share
+    return Detection(p <= MAX_P, p, found.payload if sure else None, place.transform)
 
 
 def statistic(observed: C64, key: bytes, size: tuple[int, int]) -> float:
@@ -133,7 +165,6 @@ def statistic(observed: C64, key: bytes, size: tuple[int, int]) -> float:
 
 def terms(observed: C64, key: bytes, size: tuple[int, int]) -> F64:
     """What each coefficient adds to the statistic: all 0 where nothing is observed."""
-    observed = observed.astype(np.complex128)
-    norm = float(np.sqrt(np.sum(observed.real**2 + observed.imag**2)))
+    norm = float(np.sqrt(np.sum(observed.real.astype(np.float64) ** 2 + observed.imag.astype(np.float64) ** 2)))
     drawn = coefficients(key, size)
-    return np.asarray((drawn.real * observed.real + drawn.imag * observed.imag) / max(norm, 1e-300), np.float64)
+    return (drawn.real * observed.real + drawn.imag * observed.imag).astype(np.float64) / max(norm, 1e-300)

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from matcher.pixels import F32, U8, check_rgb, gray, pixel_hash
-from matcher.watermark.keys import KEY_BYTES, coefficients, grid, new_key, pattern, secret_key
+from matcher.watermark.keys import KEY_BYTES, SCHEME, coefficients, grid, new_key, pattern, secret_key
 from matcher.watermark.masking import POWER, strength
-from matcher.watermark.payload import MAX_PAYLOAD, signs
+from matcher.watermark.payload import MAX_PAYLOAD, parts_of, signs
 from matcher.watermark.registration import Registration
 from matcher.watermark.small import small_picture
 
@@ -99,6 +99,6 @@ def _change(luma: U8, key: bytes, payload: int) -> F32:
     """For the picture's luma on its grid."""
     size = luma.shape[1], luma.shape[0]
     drawn = coefficients(key, size)
-    change = pattern(drawn * signs(key, len(drawn), payload), size) * strength(luma)
+    change = pattern(drawn * signs(key, len(drawn), payload, parts_of(SCHEME)), size) * strength(luma)
     power = float(np.mean(change * change))
     return change * np.float32(min(1.0, np.sqrt(POWER / max(power, 1e-9))))

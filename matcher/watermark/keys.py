@@ -21,7 +21,7 @@ from matcher.pixels import F32, fit
 
 GRID: Final = 1024
 KEY_BYTES: Final = 32
-SCHEME: Final = 2
+SCHEME: Final = 3
 """The way of marking that a registration names: it rises with every change of the pattern that detection has to know."""
 BAND: Final = (0.015, 0.2)
 """Cycles per pixel of the canonical grid."""
@@ -58,6 +58,11 @@ def grid(width: int, height: int, scheme: int = SCHEME) -> tuple[int, int]:
     return across, down
 
 
+def halved(size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of a grid with half the pixels each way, which show the whole band, too."""
+    return (size[0] + 1) // 2, (size[1] + 1) // 2
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Band:
     """The coefficients of an rfft2 on a grid that carry the mark: flat `rows`, `columns`, and the pattern's `amplitude` at each."""
@@ -68,9 +73,10 @@ class Band:
     amplitude: F32
 
     def of(self, image: F32) -> C64:
-        """The coefficients of an image on the grid (H x W)."""
+        """The coefficients of an image (H x W) that lies on the grid, with its pixels or half as many each way."""
+        rows, turned = _sampled(self.size, (image.shape[1], image.shape[0]))
         across = np.fft.rfft(image, axis=1)[:, : self._columns]
-        return np.asarray(np.fft.fft(across, axis=0)[self.rows, self.columns], np.complex64)
+        return np.asarray(np.fft.fft(across, axis=0)[rows, self.columns] * turned, np.complex64)
 
     def image(self, coefficients: C64) -> F32:
         """The image (H x W) that has these coefficients, and no others."""
@@ -96,14 +102,26 @@ def band(size: tuple[int, int]) -> Band:
     return Band(size, rows, columns, np.asarray((radius[inside] / BAND[0]) ** _SLOPE, np.float32))
 
 
+@lru_cache(16)
+def _sampled(size: tuple[int, int], pixels: tuple[int, int]) -> tuple[npt.NDArray[np.intp], C64]:
+    """Of the band of a grid of that `size`, seen with fewer `pixels`: the rows of its coefficients, and what turns them back, as the middle
+    of a larger pixel lies farther from the corner."""
+    where = band(size)
+    rows = np.where(where.rows < size[1] - where.rows, where.rows, where.rows - size[1])
+    moved = where.columns * (1 / size[0] - 1 / pixels[0]) + rows * (1 / size[1] - 1 / pixels[1])
+    return rows, np.asarray(np.exp(1j * np.pi * moved), np.complex64)
+
+
 def coefficients(key: bytes, size: tuple[int, int]) -> C64:
     """The key's complex Gaussian numbers for each coefficient of the grid's band: real and imaginary part N(0, 1), independent."""
     count = len(band(size).rows)
     stream = hashlib.shake_256(b"filigrane pattern 1" + size[0].to_bytes(4, "big") + size[1].to_bytes(4, "big") + key).digest(8 * count)
-    words = np.frombuffer(stream, "<u4").astype(np.float64).reshape(2, count)
-    uniform = (words + 0.5) / 2.0**32
-    radius, angle = np.sqrt(-2 * np.log(uniform[0])), 2 * np.pi * uniform[1]
-    return np.asarray(radius * np.exp(1j * angle), np.complex64)
+    words = np.frombuffer(stream, "<u4").astype(np.float32).reshape(2, count)
+    uniform = (words + np.float32(0.5)) / np.float32(2.0**32)
+    radius, angle = np.sqrt(-2 * np.log(uniform[0])), np.float32(2 * np.pi) * uniform[1]
+    drawn = np.empty(count, np.complex64)
+    drawn.real, drawn.imag = radius * np.cos(angle), radius * np.sin(angle)
+    return drawn
 
 
 def pattern(coefficients: C64, size: tuple[int, int]) -> F32:

@@ -13,22 +13,27 @@ import cv2
 import numpy as np
 
 from matcher.pixels import F32, U8
+from matcher.watermark.keys import halved
 
 MIN_PSNR: Final = 48.0
 """Of every marked picture, in dB, over all pixels and channels."""
 POWER: Final = 255.0**2 / 10 ** (MIN_PSNR / 10) - 1 / 12
 """Of the change, in squared gray levels; rounding adds a twelfth."""
-_EVEN: Final = 0.6
-_TEXTURE: Final = 0.1
+_EVEN: Final = 0.62
+_TEXTURE: Final = 0.14
 
 
 def strength(luma: U8 | F32) -> F32:
     """The pattern's standard deviation at each place of a luma picture on the grid (H x W), in gray levels."""
     height, width = luma.shape
-    half = (width + 1) // 2, (height + 1) // 2
-    image = cv2.resize(np.asarray(luma, np.float32), half, interpolation=cv2.INTER_AREA)
+    image = cv2.resize(np.asarray(luma, np.float32), halved((width, height)), interpolation=cv2.INTER_AREA)
+    bound = half_strength(np.asarray(image, np.float32))
+    return np.asarray(cv2.resize(bound, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def half_strength(image: F32) -> F32:
+    """The same of a picture with half the grid's pixels each way, at these."""
     detail = np.sqrt(np.abs(image - cv2.GaussianBlur(image, (0, 0), 2)))
     textured = cv2.boxFilter(detail, -1, (9, 9)) ** 4
     share = min(_TEXTURE**2, (POWER - _EVEN**2) / max(float(textured.mean()), 1e-9))
-    bound = cv2.GaussianBlur(np.sqrt(_EVEN**2 + share * textured), (0, 0), 3)
-    return np.asarray(cv2.resize(bound, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return np.asarray(cv2.GaussianBlur(np.sqrt(_EVEN**2 + share * textured), (0, 0), 3), np.float32)

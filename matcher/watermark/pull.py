@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import sqrt
 from typing import Final, NamedTuple
 
 import cv2
@@ -49,16 +50,56 @@ class Votes(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How well two pictures agree. `blocks`: how many blocks with detail do; `share`: of all that are seen; `evidence`: the more, the more
+    """How well two pictures agree. `blocks`: how many blocks with detail do, of those that are `seen`; `evidence`: the more, the more
     blocks agree, the better they do and the fewer do not; `median`: of the correlations."""
 
     blocks: int
-    share: float
+    seen: int
     evidence: float
     median: float
 
+    @property
+    def share(self) -> float:
+        """Of the blocks with detail that are seen."""
+        return self.blocks / max(self.seen, 1)
 
-NOTHING: Final = Agreement(0, 0.0, 0.0, 0.0)
+    @property
+    def likely(self) -> float:
+        """To tell places apart by: much evidence of more blocks is less than as much of few."""
+        return self.evidence / sqrt(max(self.seen, 1))
+
+
+NOTHING: Final = Agreement(0, 0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """The registered picture where the query shows it: H x W `quick` and its slopes `gx`, `gy`, `mask`, and how much of it is seen `around`
+    each pixel; of each block (rows x columns) its power, the structure tensor, what the slopes have in common with the picture, and
+    whether it is seen as a whole."""
+
+    quick: F32
+    gx: F32
+    gy: F32
+    mask: F32
+    around: F32
+    power: F32
+    xx: F32
+    xy: F32
+    yy: F32
+    xk: F32
+    yk: F32
+    whole: F32
+
+    @classmethod
+    def of(cls, known: F32, mask: F32) -> Known:
+        """`known`: H x W; `mask`: 1 where the query shows it."""
+        around = np.maximum(cv2.boxFilter(mask, -1, _AROUND), np.float32(1e-3))
+        quick = _quick(known, mask, around)
+        gx, gy = (np.asarray(cv2.Sobel(quick, cv2.CV_32F, *axis, ksize=3, scale=1 / 8), np.float32) for axis in ((1, 0), (0, 1)))
+        pairs = ((quick, quick), (gx, gx), (gx, gy), (gy, gy), (gx, quick), (gy, quick))
+        power, xx, xy, yy, xk, yk = (_means(one * other) for one, other in pairs)
+        return cls(quick, gx, gy, mask, around, power, xx, xy, yy, xk, yk, (_means(mask) > 0.98).astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,23 +116,17 @@ class Pull:
     textured: F32
 
     @classmethod
-    def of(cls, known: F32, seen: F32, mask: F32) -> Pull:
-        """`known`: the registered picture; `seen`: the query laid over it; `mask`: 1 where it is seen. H x W each. Each block has its own
-        contrast, a few together their brightness."""
-        known, seen = (_quick(image, mask) for image in (known, seen))
-        whole = (_means(mask) > 0.98).astype(np.float32)
-        aa, bb, ab, floor = _means(known * known), _means(seen * seen), _means(known * seen), np.float32(_NOISE**2)
-        ncc = np.asarray(ab / np.sqrt(np.maximum(aa, floor) * np.maximum(bb, floor)) * whole, np.float32)
-        gx, gy = (np.asarray(cv2.Sobel(known, cv2.CV_32F, *axis, ksize=3, scale=1 / 8), np.float32) for axis in ((1, 0), (0, 1)))
-        gain = np.sqrt(np.maximum(bb, floor) / np.maximum(aa, floor))
-
-        def missed(slope: F32) -> F32:
-            return np.asarray(_means(slope * known) - _means(slope * seen) / gain, np.float32)
-
-        weight = ncc.clip(0, 1) ** 2 / np.maximum(aa, np.float32(_STRONG**2))
-        sums = (_means(gx * gx), _means(gx * gy), _means(gy * gy), missed(gx), missed(gy))
-        xx, xy, yy, xe, ye = (np.asarray(each * weight, np.float32) for each in sums)
-        return cls(xx, xy, yy, xe, ye, ncc, np.asarray((aa > floor) * whole, np.float32))
+    def of(cls, known: Known, seen: F32) -> Pull:
+        """`seen`: the query laid over the registered picture (H x W). Each block has its own contrast, a few together their brightness."""
+        seen = _quick(seen, known.mask, known.around)
+        power, common, floor = _means(seen * seen), _means(known.quick * seen), np.float32(_NOISE**2)
+        clear, seen_clear = np.maximum(known.power, floor), np.maximum(power, floor)
+        ncc = np.asarray(common / np.sqrt(clear * seen_clear) * known.whole, np.float32)
+        back = np.sqrt(clear / seen_clear)
+        weight = ncc.clip(0, 1) ** 2 / np.maximum(known.power, np.float32(_STRONG**2))
+        missed = known.xk - _means(known.gx * seen) * back, known.yk - _means(known.gy * seen) * back
+        xx, xy, yy, xe, ye = (np.asarray(each * weight, np.float32) for each in (known.xx, known.xy, known.yy, *missed))
+        return cls(xx, xy, yy, xe, ye, ncc, np.asarray((known.power > floor) * known.whole, np.float32))
 
     @property
     def agreement(self) -> Agreement:
@@ -99,7 +134,7 @@ class Pull:
         if not len(ncc):
             return NOTHING
         evidence = -np.log(_PERFECT - ncc.clip(0, 1)) - _CHANCE
-        return Agreement(int((ncc > _AGREES).sum()), float((ncc > _AGREES).mean()), float(evidence.sum()), float(np.median(ncc)))
+        return Agreement(int((ncc > _AGREES).sum()), len(ncc), float(evidence.sum()), float(np.median(ncc)))
 
     def votes(self) -> Votes:
         """Of the blocks that agree; each is read together with its neighbours, and says nothing of directions without detail."""
@@ -114,11 +149,10 @@ class Pull:
         return Votes(placed[counts], shifts.reshape(-1, 2)[counts], tensors.reshape(-1, 2, 2)[counts])
 
 
-def _quick(image: F32, mask: F32) -> F32:
-    """What changes within a few blocks, without the finest noise: brightness and slow light are taken off."""
+def _quick(image: F32, mask: F32, around: F32) -> F32:
+    """What changes within a few blocks, without the finest noise: brightness and slow light are taken off. `around`: how much is seen."""
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), _SOFT), np.float32)
-    shown = np.maximum(cv2.boxFilter(mask, -1, _AROUND), np.float32(1e-3))
-    return np.asarray((image - cv2.boxFilter(image * mask, -1, _AROUND) / shown) * mask, np.float32)
+    return np.asarray((image - cv2.boxFilter(image * mask, -1, _AROUND) / around) * mask, np.float32)
 
 
 def _means(image: F32) -> F32:
@@ -128,6 +162,17 @@ def _means(image: F32) -> F32:
     return np.asarray(cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
 
 
+class _Columns(NamedTuple):
+    """How each of k numbers of a transform moves n points to the `right` and `down`: k x n each."""
+
+    right: F64
+    down: F64
+
+    def moved(self, numbers: F64) -> F64:
+        """n x 2"""
+        return np.stack([numbers @ self.right, numbers @ self.down], -1)
+
+
 def step(votes: Votes, free: int, tolerance: float = _TOLERANCE) -> tuple[F64, Votes] | None:
     """3 x 3 in pixels: what the blocks agree on, a similarity (4 free), affine (6) or projective (8), and the votes weighted by how far
     they miss it (Tukey's biweight: what lies over one of the pictures says nothing). None where they fix none."""
@@ -135,16 +180,15 @@ def step(votes: Votes, free: int, tolerance: float = _TOLERANCE) -> tuple[F64, V
         return None
     middle = votes.middles.mean(axis=0)
     unit = max(1.0, float(np.abs(votes.middles - middle).max()))
-    x, y = ((votes.middles - middle) / unit).T
     basis = _SIMILARITY if free == 4 else np.eye(_FREE)[:free]
-    columns = np.tensordot(basis, _columns(x, y), 1)
+    columns = _near_identity((votes.middles - middle) / unit, basis)
     weighted, numbers = votes, np.zeros(free)
     for _ in range(_REWEIGHTED):
         found = _solved(columns, weighted.tensors, votes.shifts)
         if found is None:
             return None
         numbers = found
-        miss = np.hypot(*(np.tensordot(numbers, columns, 1) - votes.shifts).T)
+        miss = np.hypot(numbers @ columns.right - votes.shifts[:, 0], numbers @ columns.down - votes.shifts[:, 1])
         weighted = votes.weighted((1 - np.minimum(miss / max(tolerance, 3 * float(np.median(miss))), 1) ** 2) ** 2)
     told = numbers @ basis
     made = np.eye(3)
@@ -154,17 +198,18 @@ def step(votes: Votes, free: int, tolerance: float = _TOLERANCE) -> tuple[F64, V
     return np.asarray(np.linalg.inv(to_unit) @ made @ to_unit), weighted
 
 
-def _columns(x: F64, y: F64) -> F64:
-    """8 x n x 2: how each number of a transform near the identity moves points: affine, then the first terms of a slant."""
+def _near_identity(points: F64, basis: F64) -> _Columns:
+    """Of each row of `basis`, made of eight numbers: affine, then the first terms of a slant. `points`: n x 2."""
+    x, y = points.T
     one, none = np.ones_like(x), np.zeros_like(x)
-    right = [x, y, one, none, none, none, x * x, x * y]
-    down = [none, none, none, x, y, one, x * y, y * y]
-    return np.stack([np.stack(right), np.stack(down)], -1)
+    right = np.stack([x, y, one, none, none, none, x * x, x * y])
+    down = np.stack([none, none, none, x, y, one, x * y, y * y])
+    return _Columns(basis @ right, basis @ down)
 
 
-def _solved(columns: F64, tensors: F64, aims: F64) -> F64 | None:
-    """Least squares: the numbers (k) of `columns` (k x n x 2) that come nearest to `aims` (n x 2) by the blocks' tensors."""
-    (right, down), (xx, xy, yy) = (columns[..., 0], columns[..., 1]), (tensors[:, 0, 0], tensors[:, 0, 1], tensors[:, 1, 1])
+def _solved(columns: _Columns, tensors: F64, aims: F64) -> F64 | None:
+    """Least squares: the k numbers that come nearest to `aims` (n x 2) by the blocks' tensors."""
+    (right, down), (xx, xy, yy) = columns, (tensors[:, 0, 0], tensors[:, 0, 1], tensors[:, 1, 1])
     across, along = right * xx + down * xy, right * xy + down * yy
     matrix = across @ right.T + along @ down.T
     if not np.trace(matrix) > 1e-6:
@@ -202,7 +247,7 @@ def simplest(votes: Votes, at: F64, original: F64) -> F64 | None:
         numbers = _solved(columns, tensors, aims - base)
         if numbers is None:
             continue
-        points = base + np.tensordot(numbers, columns, 1)
+        points = base + columns.moved(numbers)
         if left(points) - least <= _CLEARLY * (_FREE - len(numbers)) * (least + unsure) / count:
             return model(numbers) if model is _shift else model(numbers) @ to_unit
     return None
@@ -231,12 +276,13 @@ def _affine(n: Numbers) -> F64:
     return _matrix(n[0], n[1], n[4], n[2], n[3], n[5])
 
 
-def _models(points: F64) -> Iterator[tuple[F64, Callable[[Numbers], F64]]]:
-    """From the simplest on: columns (k x n x 2) at n points, and the 3 x 3 transform of k numbers."""
+def _models(points: F64) -> Iterator[tuple[_Columns, Callable[[Numbers], F64]]]:
+    """From the simplest on: how the numbers move n points, and the 3 x 3 transform that they are."""
     (x, y), (one, none) = points.T, (np.ones(len(points)), np.zeros(len(points)))
 
-    def of(*columns: tuple[F64, F64]) -> F64:
-        return np.stack([np.stack(column, -1) for column in columns])
+    def of(*columns: tuple[F64, F64]) -> _Columns:
+        right, down = zip(*columns, strict=True)
+        return _Columns(np.stack(right), np.stack(down))
 
     shift = ((one, none), (none, one))
     yield of(*shift), _shift

@@ -11,6 +11,8 @@ import numpy as np
 from matcher.pixels import F32, F64, U8, scaling
 
 _SAMPLES: Final = 33
+_SHRINKS: Final = 1.2
+_SOFT: Final = 0.4
 _LEAST: Final = (12, 24)
 """Pixels of the shorter and the longer side that a frame has at least."""
 
@@ -38,13 +40,21 @@ class Pyramid:
 
     def warp(self, transform: F64, size: tuple[int, int]) -> F32:
         """Sampled at each pixel of a frame of (width, height) `size`, area-averaged where it shrinks; `transform`: frame -> picture."""
-        shrink = _zoom(transform, size)
-        level, to_level = self._level(int(np.floor(np.log2(max(shrink, 1.0)))), transform)
-        left = shrink * level.shape[1] / self.size[0]
-        if left > 1.2:
-            level = np.asarray(cv2.GaussianBlur(level, (0, 0), 0.4 * left), np.float32)
+        level, to_level, left = self._finer(transform, size)
+        if left > _SHRINKS:
+            level = soft(level, left)
         how = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
         return np.asarray(cv2.warpPerspective(level, to_level, size, flags=how, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+    def softened(self, transform: F64, size: tuple[int, int]) -> bool:
+        """Whether `warp` leaves out a little of what the frame can show, as `soft` does."""
+        return self._finer(transform, size)[2] > _SHRINKS
+
+    def _finer(self, transform: F64, size: tuple[int, int]) -> tuple[F32, F64, float]:
+        """The next level that has more pixels than the frame, frame -> level, and how many of its pixels are one of the frame."""
+        shrink = _zoom(transform, size)
+        level, to_level = self._level(int(np.floor(np.log2(max(shrink, 1.0)))), transform)
+        return level, to_level, shrink * level.shape[1] / self.size[0]
 
     def warp_roughly(self, transform: F64, size: tuple[int, int]) -> F32:
         """Like `warp`, several times as fast: for what is smoothed anyway."""
@@ -61,6 +71,11 @@ class Pyramid:
     def _level(self, number: int, transform: F64) -> tuple[F32, F64]:
         level = self.levels[min(number, len(self.levels) - 1)]
         return level, scaling(self.size, (level.shape[1], level.shape[0])) @ transform
+
+
+def soft(image: F32, pixels: float = 1.0) -> F32:
+    """What is left when one pixel of a frame stands for so many of the image's."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), _SOFT * pixels), np.float32)
 
 
 def _zoom(transform: F64, size: tuple[int, int]) -> float:

@@ -10,6 +10,7 @@ Nothing here sees a key: the weights may depend on the query in any way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final
@@ -19,9 +20,9 @@ import numpy as np
 
 from matcher.pixels import F32, F64, scaling
 from matcher.watermark.align import Aligned
-from matcher.watermark.keys import C64, band, coefficients, pattern
-from matcher.watermark.masking import strength
-from matcher.watermark.registration import Registration
+from matcher.watermark.keys import C64, band, coefficients, halved, pattern
+from matcher.watermark.masking import half_strength
+from matcher.watermark.small import Reference
 
 OCTAVES: Final = 4
 _WINDOW: Final = 3
@@ -31,17 +32,20 @@ _SHRUNK: Final = 1.0
 _OWN: Final = 8.0
 """How many times the mark's own power stands beside the noise."""
 _MAX_GAIN: Final = 2.5
+_HALF: Final = 0.5
 _LOWPASS: Final = 0.35
 """Deviation of the low pass before a picture is shrunk, in the shrunk picture's pixels: what Lanczos and area filters come near to."""
 
 
-def spectrum(aligned: Aligned, registration: Registration, query_size: tuple[int, int]) -> C64:
-    """One number for each coefficient of the band, to be correlated with a key's. `query_size`: (width, height) of the query as given."""
-    on_grid = scaling((registration.width, registration.height), aligned.size)
-    original = as_seen(aligned.original, aligned.transform @ np.linalg.inv(on_grid), query_size)
-    where = band(aligned.size)
+def spectrum(aligned: Aligned) -> C64:
+    """One number for each coefficient of the band, to be correlated with a key's."""
+    known, (height, width) = aligned.known, aligned.mask.shape
+    on_grid = scaling(known.size, (width, height))
+    original = as_seen(aligned.original, aligned.transform @ np.linalg.inv(on_grid), aligned.query_size)
+    where = band(known.grid)
+    left = residual(aligned.query, original, aligned.mask, _marks(known))
     # within an octave the noise falls with the frequency too, about half as fast as the mark
-    return np.asarray(where.of(residual(aligned.query, original, aligned.mask)) * np.sqrt(where.amplitude), np.complex64)
+    return np.asarray(where.of(left) * np.sqrt(where.amplitude), np.complex64)
 
 
 def as_seen(original: F32, to_query: F64, query_size: tuple[int, int]) -> F32:
@@ -56,19 +60,20 @@ def as_seen(original: F32, to_query: F64, query_size: tuple[int, int]) -> F32:
     return np.asarray(cv2.warpPerspective(shown, to_query, size, flags=back, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
-def residual(query: F32, original: F32, mask: F32) -> F32:
-    """The weighted sum of what is left in the octaves (H x W). All three H x W; `mask` is 1 where the query shows the picture."""
+def residual(query: F32, original: F32, mask: F32, marks: Sequence[F32]) -> F32:
+    """The weighted sum of what is left in the octaves (H x W). The first three H x W; `mask`: 1 where the query shows the picture; `marks`:
+    the mark's power in each octave, at a quarter of its size."""
     seen, known = _octaves(_filled(query, original, mask)), _octaves(original)
-    inner = cv2.erode(mask, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    masks, bounds = _halved(np.asarray(inner, np.float32)), _halved(np.asarray(strength(original) ** 2, np.float32))
+    inner = cv2.erode(mask, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    masks = _levels(np.asarray(inner, np.float32))
     collapsed = np.zeros_like(masks[OCTAVES])
     for octave in reversed(range(OCTAVES)):
         shown = np.asarray(masks[octave] > 0.99, np.float32)
         # in place, here and below: fresh memory of this size costs more than the arithmetic
         seen[octave] *= shown
         known[octave] *= shown
-        part = _weighted(seen[octave], known[octave], shown, bounds[octave + 2] * np.float32(_shares()[octave]))
-        part += _up(collapsed, part)
+        part = _weighted(seen[octave], known[octave], shown, marks[octave])
+        part += _back(collapsed, part)
         collapsed = part
     return collapsed
 
@@ -100,21 +105,31 @@ def _filled(query: F32, original: F32, mask: F32) -> F32:
 
 
 def _octaves(image: F32) -> list[F32]:
-    """A Laplacian pyramid (Burt and Adelson 1983), the finest octave first."""
-    return [_without(coarse, level) for level, coarse in pairwise(_halved(image)[: OCTAVES + 1])]
+    """A Laplacian pyramid (Burt and Adelson 1983), the finest octave first. Nothing is halved after that: it was never twice as large."""
+    return [_without(coarse, level) for level, coarse in pairwise(_levels(image))]
 
 
 def _without(coarse: F32, level: F32) -> F32:
-    smooth = _up(coarse, level)
+    smooth = _back(coarse, level)
     return np.subtract(level, smooth, out=smooth)
 
 
-def _halved(image: F32) -> list[F32]:
-    """The image, and halved again and again, as far as the noise of the last octave needs it."""
-    levels = [image]
-    for _ in range(OCTAVES + 1):
+def _levels(image: F32) -> list[F32]:
+    """The image, smoothed once, and halved again and again."""
+    levels = [image, _smooth(image)]
+    while len(levels) <= OCTAVES:
         levels.append(_down(levels[-1]))
     return levels
+
+
+def _back(coarse: F32, like: F32) -> F32:
+    """A level at the size of the one before."""
+    return _smooth(coarse) if coarse.shape == like.shape else _up(coarse, like)
+
+
+def _smooth(image: F32) -> F32:
+    """What halving and doubling each do to twice as many pixels."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), _HALF), np.float32)
 
 
 def _local(image: F32) -> F32:
@@ -136,8 +151,17 @@ def _up(image: F32, like: F32) -> F32:
     return np.asarray(cv2.pyrUp(image, dstsize=(like.shape[1], like.shape[0])), np.float32)
 
 
+@lru_cache(32)
+def _marks(known: Reference) -> tuple[F32, ...]:
+    """The power of a mark of the picture in each octave, at a quarter of the octave's size."""
+    power = _levels(half_strength(known.half) ** 2)
+    return tuple(_down(_down(level)) * np.float32(share) for level, share in zip(power, _shares(), strict=False))
+
+
 @lru_cache(1)
 def _shares() -> tuple[float, ...]:
     """The power of a pattern of strength 1 in each octave."""
     size = (512, 512)
-    return tuple(float(np.mean(octave**2)) for octave in _octaves(pattern(coefficients(bytes(32), size), size)))
+    drawn = pattern(coefficients(bytes(32), size), size)
+    seen = np.asarray(cv2.resize(drawn, halved(size), interpolation=cv2.INTER_AREA), np.float32)
+    return tuple(float(np.mean(octave**2)) for octave in _octaves(seen))

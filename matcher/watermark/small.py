@@ -10,10 +10,10 @@ import numpy as np
 
 from matcher.copies.features import Fingerprint, fingerprint_gray
 from matcher.copies.sift import extract
-from matcher.pixels import U8, gray_from_jpeg, jpeg, resized, scaling
+from matcher.pixels import F32, U8, gray_from_jpeg, jpeg, resized, scaling
 from matcher.upright import opened
 from matcher.watermark.errors import RegistrationInvalid
-from matcher.watermark.keys import grid
+from matcher.watermark.keys import grid, halved
 from matcher.watermark.pyramid import Pyramid
 from matcher.watermark.registration import Registration
 
@@ -57,12 +57,14 @@ def check_small(data: bytes) -> None:
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
     """The registered small picture, decoded once. `size`: (width, height) of the original; `grid`: of its canonical grid; `small`: luma;
-    `pyramid`: the same, halved again and again; `fingerprint`: its features."""
+    `pyramid`: the same, halved again and again; `half`: the same (float32) with half as many pixels as the grid each way; `fingerprint`:
+    its features."""
 
     size: tuple[int, int]
     grid: tuple[int, int]
     small: U8
     pyramid: Pyramid
+    half: F32
     fingerprint: Fingerprint
 
 
@@ -80,7 +82,9 @@ def _reference(data: bytes, size: tuple[int, int], scheme: int) -> Reference:
         small = gray_from_jpeg(data)
     except ValueError as error:
         raise RegistrationInvalid(f"the registration's small picture cannot be read: {error}") from error
-    return Reference(size, grid(*size, scheme), small, Pyramid.of(small), fingerprint_gray(small, size))
+    canonical, pyramid = grid(*size, scheme), Pyramid.of(small)
+    half = halved(canonical)
+    return Reference(size, canonical, small, pyramid, pyramid.warp(scaling(half, pyramid.size), half), fingerprint_gray(small, size))
 
 
 @lru_cache(32)

@@ -6,8 +6,8 @@ the statistic is taken as anywhere else, at `SHIFTS` small shifts of what is lef
 
 What that costs: for one fixed hypothesis and shift the statistic does not depend on the key in any way but its own, so it is N(0, 1) for a
 query that does not know the key. Whatever chose them, the one that is reported is one of N x SHIFTS, and the chance that any of those
-reaches z is at most N x SHIFTS times the tail (Bonferroni). The search comes after a look at the place that the picture itself gave, at
-`SHARE` of all the chances: there it counts 1 / (1 - SHARE) hypotheses, here N x SHIFTS / SHARE.
+reaches z is at most N x SHIFTS times the tail (Bonferroni). The search comes last, after the places that the picture itself gave, and has
+`SHARE` of all chances: it counts N x SHIFTS / SHARE hypotheses.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from matcher.watermark.keys import C64, band
 from matcher.watermark.pyramid import Pyramid
 
 SHARE: Final = 0.001
-FIRST: Final = 1 / (1 - SHARE)
-"""Hypotheses that the look before counts."""
 _FACTORS: Final = (1.0, 4 / 3, 2.0, 4.0)
 """Pixels of the registered original for one of the query: as it is, and resized by three quarters, a half and a quarter."""
 _COARSE: Final = 2

@@ -10,11 +10,10 @@ import pytest
 
 from bench.copies.sets import Picture
 from bench.watermark.gallery import difference, smoothest
-from bench.watermark.security.case import case
+from bench.watermark.security.case import case, least
 from bench.watermark.security.collusion import MIXES, mixed
 from bench.watermark.security.estimate import shown, taken_off
 from bench.watermark.security.insider import restored, without
-from bench.watermark.security.oracle import least
 from bench.watermark.security.removal import bent
 from bench.watermark.significance import MOST, z_of
 from tests.matcher.pictures import photo
@@ -55,6 +54,7 @@ def test_bending_moves_no_pixel_further_than_it_says() -> None:
 
 def test_the_least_that_is_enough() -> None:
     assert least(lambda value: value >= 3.25, 64) == pytest.approx(3.25, abs=0.02)
+    assert least(lambda value: 3.25 <= value < 4.25, 64) == pytest.approx(3.25, abs=0.02)
     assert least(lambda value: False, 64) == 64
 
 

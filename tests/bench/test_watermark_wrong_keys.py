@@ -32,7 +32,7 @@ def _observed() -> tuple[C64, ...]:
         query = jpeg(resize(marked if seed % 2 else rgb, 0.8), 60)
         aligned = align(gray(query), registration)
         assert aligned is not None
-        found.append(spectrum(aligned, registration, (query.shape[1], query.shape[0])))
+        found.append(spectrum(aligned))
     return tuple(found)
 
 

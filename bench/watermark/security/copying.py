@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.copies.sets import Picture, sample
 from bench.watermark.methods import key_of
-from bench.watermark.security.case import Case, Outcome, case
+from bench.watermark.security.case import UNFOUND, Case, Outcome, case, least
 from bench.watermark.security.estimate import shown, taken_off
 from bench.watermark.security.removal import wavelet
 from matcher.pixels import F32, U8, resized_to
@@ -22,8 +22,8 @@ _NOISE: Final = 5.0
 """Gray levels that are taken for the mark when a picture is denoised."""
 _SHAPE: Final = (1024, 683)
 """Width and height that pictures with one key are brought to: their grid, so that the same pattern lies in the same place."""
-_STRENGTHS: Final = (0.5, 1, 2, 4, 8, 16)
-"""Times the default."""
+_MOST: Final = 16.0
+"""Times the default's strength."""
 
 
 def attack(picture: Picture) -> list[Outcome]:
@@ -43,7 +43,7 @@ def attack(picture: Picture) -> list[Outcome]:
 
 
 def one_key(pictures: Sequence[Picture], victim: Picture) -> list[Outcome]:
-    """The pattern is estimated from all pictures but the victim, and taken off that, as weakly as suffices."""
+    """The pattern is estimated from all pictures but the victim, and taken off that, as weakly as suffices; how weakly, a detector says."""
     key = key_of("one for all")
     owned = _case(victim, key)
     seen = [shown(_case(picture, key).marked) for picture in pictures if picture is not victim]
@@ -54,12 +54,8 @@ def one_key(pictures: Sequence[Picture], victim: Picture) -> list[Outcome]:
 
 
 def _weakest(owned: Case, numbers: C64, count: int) -> Outcome:
-    what = f"the pattern as {count} others show it, taken off until it is not found"
-    for times in _STRENGTHS:
-        outcome = owned.outcome(what, taken_off(owned.marked, numbers, times))
-        if not outcome.found:
-            break
-    return outcome
+    times = least(lambda times: owned.z(taken_off(owned.marked, numbers, times)) < UNFOUND, _MOST)
+    return owned.outcome(f"the pattern as {count} others show it, taken off until it is not found", taken_off(owned.marked, numbers, times))
 
 
 def _case(picture: Picture, key: bytes) -> Case:

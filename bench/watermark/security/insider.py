@@ -15,7 +15,7 @@ from PIL import Image
 
 from bench.copies.sets import Picture
 from bench.watermark.methods import key_of
-from bench.watermark.security.case import Case, Outcome, case
+from bench.watermark.security.case import UNFOUND, Case, Outcome, case, least
 from matcher.pixels import F32, U8
 from matcher.watermark.embed import add, draw, embed
 from matcher.watermark.keys import secret_key
@@ -29,7 +29,7 @@ def attack(picture: Picture) -> list[Outcome]:
     owned = case(picture)
     return [
         owned.outcome("nothing", owned.marked),
-        owned.outcome("the key's change is taken off", without(owned.marked, owned.registration.key)),
+        _with_a_detector(owned),
         owned.outcome("the change of a guessed key is taken off", without(owned.marked, key_of(f"guessed for {owned.name}"))),
         owned.outcome("what the small picture shows is put back", restored(owned)),
         _with_secret(owned),
@@ -43,6 +43,13 @@ def _with_secret(owned: Case) -> Outcome:
     meant = replace(registration, key=secret_key(key, _PHRASE), secret=False)
     protected = Case(owned.name, owned.original, marked, meant)
     return protected.outcome("with a secret: the change of the registration's key is taken off", without(marked, key))
+
+
+def _with_a_detector(owned: Case) -> Outcome:
+    """Who has the registration may look how much is left."""
+    change = draw(owned.marked, key=owned.registration.key)[0]
+    times = least(lambda times: owned.z(add(owned.marked, np.float32(-times) * change)) < UNFOUND, 2.0)
+    return owned.outcome("the key's change is taken off, as much as it takes", add(owned.marked, np.float32(-times) * change))
 
 
 def without(marked: U8, key: bytes) -> U8:

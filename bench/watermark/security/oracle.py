@@ -6,14 +6,14 @@ so weighted, is his estimate, which is taken off the copy until it is not found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from bench.copies.sets import Picture
 from bench.watermark.methods import key_of
-from bench.watermark.security.case import Case, Outcome, case
+from bench.watermark.security.case import Case, Outcome, case, least
 from bench.watermark.significance import MOST, z_of
 from matcher.pixels import F32, U8
 from matcher.watermark.detect import MAX_P, detect
@@ -23,7 +23,6 @@ _QUERIES: Final = (100, 400)
 _SIDES: Final = (640, 400, 280, 200, 140)
 _PROBE: Final = 3
 """Times the strength of a mark that is added to see what changes."""
-_HALVINGS: Final = 12
 
 
 def attack(picture: Picture) -> list[Outcome]:
@@ -84,15 +83,6 @@ def _removed(owned: Case, estimate: F32, what: str) -> Outcome:
     unit = estimate / max(float(np.sqrt(np.mean(estimate**2))), 1e-9)
     amount = least(lambda deviation: not _decision(owned, _added(owned.marked, -deviation * unit)), 64.0)
     return owned.outcome(what, _added(owned.marked, -amount * unit))
-
-
-def least(enough: Callable[[float], bool], most: float) -> float:
-    """The least value that is enough, nearly; `most` where none is."""
-    low, high = 0.0, most
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
 
 
 def _added(rgb: U8, change: F32) -> U8:

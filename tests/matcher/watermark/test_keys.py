@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matcher.watermark.keys import BAND, GRID, band, coefficients, grid, secret_key
+from matcher.watermark.keys import BAND, GRID, band, coefficients, grid, halved, secret_key
 
 _KEY = bytes(range(32))
 _SIDES = st.integers(64, 20_000)
@@ -28,6 +28,19 @@ def test_coefficients_make_an_image_and_come_back(size: tuple[int, int]) -> None
     image = where.image(drawn)
     assert image.shape == (size[1], size[0])
     assert np.allclose(where.of(image), drawn, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(1024, 768), (104, 104), (1024, 683)])
+def test_half_the_pixels_show_the_same_coefficients(size: tuple[int, int]) -> None:
+    where, (width, height) = band(size), halved(size)
+    drawn = coefficients(_KEY, size)
+    whole = np.fft.fft2(where.image(drawn))
+    rows, columns = np.fft.fftfreq(size[1], 1 / size[1]).astype(int), np.fft.fftfreq(size[0], 1 / size[0]).astype(int)
+    y, x = (np.arange(height) + 0.5) * size[1] / height - 0.5, (np.arange(width) + 0.5) * size[0] / width - 0.5
+    down, right = (np.exp(2j * np.pi * np.outer(at, k) / side) for at, k, side in ((y, rows, size[1]), (x, columns, size[0])))
+    larger = np.real(down @ whole @ right.T) / whole.size  # sampled in between, exactly
+    seen = where.of(np.asarray(larger, np.float32)) * np.float32(size[0] * size[1] / (width * height))
+    assert np.allclose(seen, drawn, atol=2e-2)
 
 
 def test_coefficients_are_independent_of_each_other_and_of_the_size() -> None:

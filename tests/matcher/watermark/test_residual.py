@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from matcher.pixels import F32, F64, U8, gray, gray_from_jpeg, scaling
+from matcher.pixels import F32, U8, gray, scaling
 from matcher.watermark.align import Aligned
 from matcher.watermark.detect import statistic
 from matcher.watermark.embed import embed
-from matcher.watermark.keys import grid
+from matcher.watermark.keys import grid, halved
 from matcher.watermark.registration import Registration
 from matcher.watermark.residual import as_seen, spectrum
+from matcher.watermark.small import reference
 from tests.matcher.pictures import jpeg, photo
 
 _KEY = bytes(range(32))
@@ -23,14 +24,13 @@ _KEY = bytes(range(32))
 
 def _z(query: U8, registration: Registration, mask: F32 | None = None) -> float:
     """Of a query that shows the whole picture."""
-    size = grid(registration.width, registration.height)
-    shown = cv2.resize(gray(query).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
-    original = cv2.resize(gray_from_jpeg(registration.small).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+    known = reference(registration)
+    size = halved(known.grid)
+    shown = cv2.resize(gray(query).astype(np.float32), size, interpolation=cv2.INTER_AREA)
     seen = np.ones((size[1], size[0]), np.float32) if mask is None else mask
     query_size = query.shape[1], query.shape[0]
-    where: F64 = scaling((registration.width, registration.height), query_size)
-    aligned = Aligned(np.asarray(shown, np.float32), np.asarray(original, np.float32), seen, where)
-    return statistic(spectrum(aligned, registration, query_size), registration.key, size)
+    aligned = Aligned(known, np.asarray(shown, np.float32), known.half, seen, scaling(known.size, query_size), query_size, True)
+    return statistic(spectrum(aligned), registration.key, known.grid)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 640), (640, 64), (66, 1500), (1500, 1100)])
@@ -71,7 +71,7 @@ def test_what_is_covered_counts_little() -> None:
 
 def test_nothing_seen_is_nothing_found() -> None:
     marked, registration = embed(photo(1, 800, 600), key=_KEY)
-    size = grid(800, 600)
+    size = halved(grid(800, 600))
     assert _z(marked, registration, np.zeros((size[1], size[0]), np.float32)) == 0
 
 

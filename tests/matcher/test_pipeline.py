@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Never
 
+import numpy as np
 import pytest
 
 from core.errors import InvalidInput
@@ -86,6 +87,17 @@ def test_a_marked_copy_is_detected_and_is_a_copy(world: World, pipeline: Pipelin
     assert keyed.p_value is not None
     assert keyed.p_value <= 1e-9
     assert (plain.key_id, plain.watermarked, plain.p_value, plain.key_detected) == ("", False, None, True)
+
+
+def test_where_a_mark_lies_is_told_in_pixels_of_the_file_however_small_it_was_decoded(world: World, pipeline: Pipeline) -> None:
+    marked, registration = embed(photo(1))
+    world.register("a.jpg", encoded(photo(1), "PNG"), watermark=registration)
+    large = mirror(resize(marked, 4))
+    data = encoded(large, "JPEG", quality=80)
+    keyed = pipeline.matches(world.found(data), given(data))[0]
+    assert keyed.watermarked
+    assert keyed.transform is not None
+    assert np.reshape(keyed.transform, (3, 3)) == pytest.approx(np.array([[-4, 0, large.shape[1]], [0, 4, 0], [0, 0, 1]]), abs=4)
 
 
 def test_an_unmarked_copy_of_a_marked_picture_is_only_a_copy(world: World, pipeline: Pipeline) -> None:

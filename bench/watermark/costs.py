@@ -22,6 +22,7 @@ from bench.watermark.attacks import ATTACKS
 from bench.watermark.methods import key_of
 from bench.watermark.run import Run
 from matcher.copies.verdict import judge
+from matcher.pipeline import CRAWL_MODEL
 from matcher.pixels import U8
 from matcher.watermark.detect import detect_all
 from matcher.watermark.embed import embed
@@ -117,7 +118,7 @@ def _asked(pictures: Sequence[Picture], number: int, attack: str) -> list[tuple[
 
 def _candidate(query: Query, registration: Registration) -> Callable[[], object]:
     """As a matcher looks at it: a verdict is there already."""
-    verdict = judge(reference(registration).fingerprint, query.fingerprint)
+    verdict = judge(reference(registration).fingerprint, query.fingerprint, CRAWL_MODEL)
     seen = verdict.transform if verdict is not None and verdict.name == "copy" else None
     return partial(detect_all, query, [registration], seen=seen)
 
